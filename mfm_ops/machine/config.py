@@ -1,0 +1,233 @@
+"""What shapes a run, and the manifest that says so (seed: config).
+
+Fields that the seed does not have are optional and omitted while unset.
+"""
+
+from enum import StrEnum
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from mfm_ops.machine.ids import OpId, RunId
+from mfm_ops.machine.meta import Tag
+from mfm_ops.machine.wire import (
+    U32,
+    U64,
+    JsonValue,
+    MixedVariants,
+    Unit,
+    Variants,
+    Wire,
+    optional_extension,
+    variant,
+)
+
+__all__ = [
+    "BackoffPolicy",
+    "BuildProvenance",
+    "ContextCheckpointing",
+    "Duration",
+    "EventProfile",
+    "ExecutionMode",
+    "Exponential",
+    "FanOutJoin",
+    "Fixed",
+    "FlakeProvenance",
+    "IoMode",
+    "RetryPolicy",
+    "RunConfig",
+    "RunManifest",
+    "WorkspaceProvenance",
+    "default_nix_flake_allowlist",
+]
+
+
+class IoMode(StrEnum):
+    """Live IO, or recorded facts only (seed: config::IoMode)."""
+
+    Live = "Live"
+    Replay = "Replay"
+
+
+class _CustomData(Variants):
+    Custom: str = variant()
+
+
+class EventProfile(MixedVariants[Literal["Minimal", "Normal", "Verbose"] | _CustomData]):
+    """How many of an op's domain events are kept (seed: config::EventProfile)."""
+
+    Minimal: ClassVar[Unit] = Unit()
+    Normal: ClassVar[Unit] = Unit()
+    Verbose: ClassVar[Unit] = Unit()
+
+    @classmethod
+    def custom(cls, name: str) -> Self:
+        """A profile that the operation itself defines."""
+        return cls(_CustomData(Custom=name))
+
+
+class Duration(Wire):
+    """A span of time as serde writes it: whole seconds and nanoseconds (seed: std Duration)."""
+
+    secs: U64
+    nanos: int = Field(strict=True, ge=0, lt=1_000_000_000)
+
+    @classmethod
+    def from_millis(cls, millis: int) -> Self:
+        """The duration of `millis` milliseconds."""
+        return cls(secs=millis // 1000, nanos=millis % 1000 * 1_000_000)
+
+    @property
+    def total_nanos(self) -> int:
+        """The whole span in nanoseconds."""
+        return self.secs * 1_000_000_000 + self.nanos
+
+
+class Fixed(Wire):
+    """The body of `BackoffPolicy.Fixed`."""
+
+    delay: Duration
+
+
+class Exponential(Wire):
+    """The body of `BackoffPolicy.Exponential`: `base_delay * 2^attempt`, at most `max_delay`."""
+
+    base_delay: Duration
+    max_delay: Duration
+
+
+_Fixed, _Exponential = Fixed, Exponential
+
+
+class BackoffPolicy(Variants):
+    """How long to wait before a retry (seed: config::BackoffPolicy)."""
+
+    Fixed: _Fixed = variant()
+    Exponential: _Exponential = variant()
+
+    def delay_seconds(self, attempt: int) -> float:
+        """Seconds to wait after failed attempt number `attempt`, counted from 0."""
+        policy = self.value
+        if isinstance(policy, _Fixed):
+            return policy.delay.total_nanos / 1e9
+        # Past 2^64 the cap has long been reached; unbounded shifts would only cost memory.
+        grown = policy.base_delay.total_nanos << min(attempt, 64)
+        return float(min(grown, policy.max_delay.total_nanos) / 1e9)
+
+
+class RetryPolicy(Wire):
+    """How often and how fast retryable errors are tried again (seed: config::RetryPolicy).
+
+    `max_attempts` counts the first execution; 0 is read as 1.
+    """
+
+    max_attempts: U32
+    backoff: BackoffPolicy
+
+
+class FanOutJoin(Wire):
+    """The body of `ExecutionMode.FanOutJoin`."""
+
+    max_concurrency: U32
+
+
+_FanOutJoin = FanOutJoin
+
+
+class _ExecutionModeData(Variants):
+    FanOutJoin: _FanOutJoin = variant()
+
+
+class ExecutionMode(MixedVariants[Literal["Sequential"] | _ExecutionModeData]):
+    """One state at a time, or ready states at once (seed: config::ExecutionMode)."""
+
+    Sequential: ClassVar[Unit] = Unit()
+
+    @classmethod
+    def fan_out_join(cls, max_concurrency: int) -> Self:
+        """Run up to `max_concurrency` ready states at once."""
+        return cls(_ExecutionModeData(FanOutJoin=FanOutJoin(max_concurrency=max_concurrency)))
+
+
+class ContextCheckpointing(MixedVariants[Literal["AfterEveryState"] | _CustomData]):
+    """When the context is checkpointed (seed: config::ContextCheckpointing)."""
+
+    AfterEveryState: ClassVar[Unit] = Unit()
+
+    @classmethod
+    def custom(cls, name: str) -> Self:
+        """Reserved by the seed for later policies; the engine refuses it."""
+        return cls(_CustomData(Custom=name))
+
+
+def default_nix_flake_allowlist() -> tuple[str, ...]:
+    """The flake refs that `nix.exec` may resolve by default (seed: config)."""
+    return ("github:willyrgf/mfm",)
+
+
+class RunConfig(Wire):
+    """How a run is executed (seed: config::RunConfig)."""
+
+    io_mode: IoMode
+    retry_policy: RetryPolicy
+    event_profile: EventProfile
+    execution_mode: ExecutionMode
+    context_checkpointing: ContextCheckpointing
+    replay_missing_fact_retryable: bool
+    skip_tags: tuple[Tag, ...]
+    nix_flake_allowlist: tuple[str, ...] = Field(default_factory=default_nix_flake_allowlist)
+    replay_of: RunId | None = optional_extension()
+
+
+class FlakeProvenance(Wire):
+    """Which flake something was built from or lies in; ours."""
+
+    url: str | None = optional_extension()
+    rev: str | None = optional_extension()
+    nar_hash: str | None = optional_extension()
+
+
+class BuildProvenance(Wire):
+    """Which build of mfm ran (seed: config::BuildProvenance, then ours).
+
+    `cargo_lock_hash` and `rustc_version` are null in a Python build. `env_allowlist` holds names.
+    """
+
+    git_commit: str | None = None
+    cargo_lock_hash: str | None = None
+    flake_lock_hash: str | None = None
+    rustc_version: str | None = None
+    target_triple: str | None = None
+    env_allowlist: tuple[str, ...]
+    dirty: bool | None = optional_extension()
+    python_version: str | None = optional_extension()
+    mfm_version: str | None = optional_extension()
+    nix_version: str | None = optional_extension()
+    nix_system: str | None = optional_extension()
+    flake: FlakeProvenance | None = optional_extension()
+    lock_hashes: dict[str, str] | None = optional_extension()
+
+
+class WorkspaceProvenance(Wire):
+    """The operator's repository at the start of a run; ours.
+
+    `lock_hashes` maps each lock file's name to the SHA-256 of its bytes; `env` each allowlisted
+    environment variable to its value.
+    """
+
+    git_commit: str | None = optional_extension()
+    dirty: bool | None = optional_extension()
+    lock_hashes: dict[str, str] | None = optional_extension()
+    flake: FlakeProvenance | None = optional_extension()
+    env: dict[str, str] | None = optional_extension()
+
+
+class RunManifest(Wire):
+    """What a run is: op, input, policy, build; its id is the hash of it (seed: RunManifest)."""
+
+    op_id: OpId
+    op_version: str
+    input_params: JsonValue
+    run_config: RunConfig
+    build: BuildProvenance
+    workspace: WorkspaceProvenance | None = optional_extension()

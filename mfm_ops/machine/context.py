@@ -1,0 +1,90 @@
+"""The data that states hand on: the dynamic interface and typed access to it (seed: context)."""
+
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from mfm_ops.machine.canonical import CanonicalError, Json
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.errors import ContextError, ContextFailure
+from mfm_ops.machine.ids import ContextKey
+
+__all__ = ["DynContext", "TypedContextExt", "read_typed", "write_typed"]
+
+T = TypeVar("T")
+
+
+class DynContext(Protocol):
+    """Key-value data in JSON (seed: context::DynContext).
+
+    Values go in and come out by copy: changing one in place changes nothing in the context.
+    """
+
+    def read(self, key: ContextKey) -> Json:
+        """The value under `key`; None when there is none (or when null was written)."""
+
+    def write(self, key: ContextKey, value: Json) -> None:
+        """Set `key`.
+
+        Raises:
+            ContextFailure: `Serialization` when `value` has no canonical JSON form.
+        """
+
+    def delete(self, key: ContextKey) -> None:
+        """Remove `key` if it is there."""
+
+    def dump(self) -> dict[str, Json]:
+        """A full snapshot, `{key: value}`."""
+
+
+def read_typed(ctx: DynContext, key: ContextKey, as_type: type[T]) -> T | None:
+    """Read `key` as `as_type`, any type that pydantic knows; None when it is absent.
+
+    Raises:
+        ContextFailure: `Serialization`, code `context_deserialize_failed`.
+    """
+    value = ctx.read(key)
+    if value is None:
+        return None
+    try:
+        return TypeAdapter(as_type).validate_python(value, strict=False)
+    except ValidationError:
+        # The cause prints the offending input, so it is not chained.
+        raise ContextFailure(
+            ContextError(
+                Serialization=error_info(
+                    "context_deserialize_failed", "context value deserialization failed"
+                )
+            )
+        ) from None
+
+
+def write_typed(ctx: DynContext, key: ContextKey, value: Any) -> None:
+    """Write any value that pydantic can turn into JSON.
+
+    Raises:
+        ContextFailure: `Serialization`, code `context_serialize_failed`.
+    """
+    try:
+        plain = TypeAdapter(type(value)).dump_python(value, mode="json")
+    except (CanonicalError, ValueError, TypeError):
+        raise ContextFailure(
+            ContextError(
+                Serialization=error_info(
+                    "context_serialize_failed", "context value serialization failed"
+                )
+            )
+        ) from None
+    ctx.write(key, plain)
+
+
+class TypedContextExt:
+    """Typed reads and writes as methods, for contexts that inherit it (seed: TypedContextExt)."""
+
+    def read_typed(self: DynContext, key: ContextKey, as_type: type[T]) -> T | None:
+        """See the function `read_typed`."""
+        return read_typed(self, key, as_type)
+
+    def write_typed(self: DynContext, key: ContextKey, value: Any) -> None:
+        """See the function `write_typed`."""
+        write_typed(self, key, value)

@@ -1,0 +1,269 @@
+"""Which names announce a secret, and which values under such a name are one.
+
+Pure rules over names and short strings, shared by the walk over JSON (`secrets`) and the search
+for assignments in text (`secret_text`).  Source: the contract, section 9.
+"""
+
+import re
+from enum import IntEnum
+
+__all__ = [
+    "NAME_ANCHORS",
+    "NAME_KEY_STEMS",
+    "SENSITIVE_NAMES",
+    "Strength",
+    "exposes",
+    "looks_generated",
+    "looks_random",
+    "name_strength",
+]
+
+
+class Strength(IntEnum):
+    """How much a name alone says: what its value must look like to count as a secret."""
+
+    NONE = 0
+    RANDOM = 1  # `token`, `cookie`: only a long random value
+    GENERATED = 2  # `pass`, `pwd`: a value that no word or path looks like
+    SCHEME = 3  # `authorization`: anything but the name of a method
+    MNEMONIC = 4  # `mnemonic`: anything but an assembler instruction
+    STRONG = 5  # `password`, `api_key`: anything but a placeholder or a reference
+
+
+_STRONG = (
+    "password passwords passwd passphrase passphrases passcode privatekey privatekeys privkey "
+    "prvkey privatekeydata secretkey secretkeys apikey apikeys apisecret apitoken accesskey "
+    "accesskeys accountkey accesstoken refreshtoken idtoken authtoken bearertoken sessiontoken "
+    "oauthtoken bottoken clientsecret sharedsecret appsecret consumersecret jwtsecret tokensecret "
+    "webhooksecret signingsecret hmacsecret totpsecret otpsecret usersecret secretvalue "
+    "seedphrase recoveryphrase secretphrase backupphrase walletphrase mnemonicphrase "
+    "recoverypassphrase secretstring presharedkey"
+).split()
+_RANDOM = (
+    "token tokens secret secrets credential credentials cookie cookies auth signingkey "
+    "encryptionkey masterkey sharedkey clientkeydata secretbase"
+).split()
+
+SENSITIVE_NAMES: dict[str, Strength] = {
+    **dict.fromkeys(_RANDOM, Strength.RANDOM),
+    **dict.fromkeys(("pass", "pwd", "passwort"), Strength.GENERATED),
+    **dict.fromkeys(("authorization", "authorisation"), Strength.SCHEME),
+    **dict.fromkeys(("mnemonic", "mnemonics"), Strength.MNEMONIC),
+    **dict.fromkeys(_STRONG, Strength.STRONG),
+}
+
+# Every sensitive name, folded to its letters, holds one of these or a stem followed by "key":
+# `secret_gates` looks for them in whole documents. A test holds the two together.
+NAME_ANCHORS = (
+    *("pass", "secret", "token", "phrase", "auth", "mnemonic", "pwd", "cookie", "credential"),
+)
+NAME_KEY_STEMS = (
+    *("private", "priv", "prv", "api", "access", "account", "signing", "encryption", "master"),
+    *("shared", "client"),
+)
+
+# Endings that are safe to recognise inside one fused lower-case word, such as `dbpassword`.
+_FUSED = (
+    *("password", "passwd", "passphrase", "privatekey", "privkey", "secretkey", "apikey"),
+    *("accesskey", "mnemonic", "seedphrase", "clientsecret", "accesstoken", "refreshtoken"),
+    *("authtoken", "secretaccesskey"),
+)
+# Words behind a name that say what shape the value has, not that it is something else.
+_QUALIFIERS = frozenset(
+    "old new current previous prod production dev test staging primary secondary value plain "
+    "plaintext cleartext raw hex base64 b base64url pem string str text words v default here "
+    "confirm confirmation again".split()
+)
+_NEGATIONS = frozenset(
+    "public publishable no has is show hide forgot reset require requires required allow use "
+    "without min max encrypted hashed masked redacted missing invalid expired wrong empty count "
+    "num page next continuation continue sync cancel cancellation stop pad bos eos unk mask sep "
+    "cls special start end erc csrf".split()
+)
+_NAME_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
+_MAX_NAME_CHARS = 128
+
+
+def name_strength(name: str) -> Strength:
+    """How sensitive the name of a field, flag, header or variable is, in any spelling.
+
+    `dbPassword`, `DB_PASSWORD`, `db-password` and `db password 2` are one name. A name that goes
+    on to something harmless (`password_file`, `api_key_id`, `token_count`) is not sensitive.
+    """
+    if len(name) > _MAX_NAME_CHARS:
+        return Strength.NONE
+    words = [word.lower() for word in _NAME_WORDS.findall(name)]
+    while len(words) > 1 and words[-1] in _QUALIFIERS:
+        words.pop()
+    if not words or not _NEGATIONS.isdisjoint(words):
+        return Strength.NONE
+    for size in range(min(4, len(words)), 0, -1):
+        found = SENSITIVE_NAMES.get("".join(words[-size:]))
+        if found is not None:
+            return Strength.STRONG if words == ["secret"] else found
+    if words[-1].endswith(_FUSED):
+        return Strength.STRONG
+    return Strength.GENERATED if words[-1].endswith("pwd") else Strength.NONE
+
+
+_PLACEHOLDER_WORDS = frozenset(
+    "redacted masked hidden removed omitted filtered sensitive protected encrypted null none nil "
+    "undefined unset n/a na true false yes no on off required optional string str text bytes "
+    "prompt ask stdin placeholder not-set not_set unknown any object array default".split()
+)
+_WRAPPED = re.compile(
+    r"<[^<>]*>|\[[A-Za-z _-]*\]|\([A-Za-z ]*\)|\{\{.*\}\}|\$?\{[^{}]*\}|\$[A-Za-z_][A-Za-z0-9_]*"
+    r"|\$\([^()]*\)|%[A-Za-z_]+%|%\([a-z_]+\)s|%[sdv]|__[A-Z_]+__|@[A-Z_]+@|\$\{\{.*\}\}|!\w+ .*",
+    re.ASCII,
+)
+_INSTRUCTION = re.compile(
+    r"(?:your|my|insert|enter|replace|put|the|some|change)[-_ ][a-z_ -]*"
+    r"(?:key|token|secret|password|passphrase|phrase|here|me|this)",
+    re.ASCII | re.IGNORECASE,
+)
+_REFERENCE = re.compile(
+    r"(?:file|vault|env|keyring|keychain|secret|secrets|ref|ref\+[a-z]+|arn|op|ssm|kms|sops|fd|cmd"
+    r"|awssm|aws-sm|gcpsm|azurekv|secretsmanager|systemd|credential|pass-store|prompt):[^\s]*"
+    r"|[A-Za-z][A-Za-z0-9+.-]*://[^\s@]*|projects/[\w/.-]+|secrets?/[\w/.-]+",
+    re.ASCII | re.IGNORECASE,
+)
+_PATH = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:|@)?[/\\][\w.@+ ,~\\/-]*", re.ASCII)
+_FILLER = frozenset("*•●.xX#-_ ?·…0")
+_METHODS = frozenset(
+    "basic bearer digest negotiate ntlm kerberos rbac abac oauth oauth2 token apikey webhook node "
+    "allowed denied granted enabled disabled anonymous mtls jwt".split()
+)
+_CREDENTIAL_WORDS = re.compile(
+    r"(?i)(?<![a-z])(?:passwords?|passwd|passphrases?|secrets?|tokens?|keys?|credentials?|phrase"
+    r"|mnemonic|authentication|authorization|login)(?![a-z0-9])"
+)
+_STOP_WORDS = frozenset(
+    "the a an is are to of for your if or not with from be must used this that will".split()
+)
+
+
+def _is_placeholder(value: str) -> bool:
+    lowered = value.lower()
+    return (
+        lowered in _PLACEHOLDER_WORDS
+        or (len(value) >= 3 and _FILLER.issuperset(value))
+        or (len(value) < 60 and ("redacted" in lowered or "masked" in lowered))
+        or (len(value) < 60 and ("•••" in value or "***" in value))
+        or _WRAPPED.fullmatch(value) is not None
+        or _INSTRUCTION.fullmatch(value) is not None
+    )
+
+
+def _is_reference(value: str) -> bool:
+    if _REFERENCE.fullmatch(value):
+        return True
+    if not _PATH.fullmatch(value):
+        return False
+    # Standard base64 may start with a slash too: a path has few capitals and digits.
+    dense = sum(1 for char in value if char.isdigit() or char.isupper())
+    return len(value) < 24 or dense * 3 < len(value)
+
+
+def _is_description(value: str, name: str) -> bool:
+    """A label or a sentence about the field, as in option listings and message catalogues."""
+    if value.lower() == name.lower() and not value.islower():
+        return True
+    words = value.split()
+    if len(words) < 2 or any(char.isdigit() for char in value):
+        return False
+    if len(words) >= 12:
+        return not _STOP_WORDS.isdisjoint(word.lower() for word in words)
+    if _CREDENTIAL_WORDS.search(value):
+        return True
+    return len(words) >= 4 and not _STOP_WORDS.isdisjoint(word.lower() for word in words)
+
+
+def exposes(strength: Strength, value: str, name: str) -> bool:
+    """Whether `value`, standing under a name of this strength, is a secret in clear."""
+    value = value.strip()
+    if not strength or not value or _is_placeholder(value) or _is_reference(value):
+        return False
+    if strength is Strength.RANDOM:
+        return looks_random(value)
+    if strength is Strength.GENERATED:
+        return looks_generated(value)
+    if _is_description(value, name):
+        return False
+    if strength is Strength.SCHEME:
+        return not all(word in _METHODS for word in re.split(r"[\s,]+", value.lower()))
+    if strength is Strength.MNEMONIC:
+        return len(value) > 8 or " " in value
+    return True
+
+
+_CODE = re.compile(
+    r"[A-Za-z_]\w*(?:\.\w+)*[(\[].*"  # a call or a subscript
+    r"|[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+"  # an attribute chain, a file name
+    r"|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"  # a constant
+    r"|[a-z]+(?:[_-][a-z]+)*[_-]?[0-9]{0,2}"  # words: `user_password`, `step-2`
+    r"|v?[0-9]+(?:[.,:/-][0-9]+)*[a-z]{0,3}"  # versions, dates, sizes, counts
+    r"|[0-9]+[A-Za-z%]{1,6}",
+    re.ASCII,
+)
+_ALGORITHM = re.compile(
+    r"(?i)(?:hmac-?)?(?:sha|md|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
+    r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]+[a-z0-9_-]{0,12}"
+)
+_DIGITS = re.compile(r"[0-9]")
+_LETTERS = re.compile(r"[A-Za-z]")
+_SYMBOLS = re.compile(r"[!@#$%^&*+~?]")
+_TOKEN = re.compile(r"[A-Za-z0-9_+/=.~:|%-]{16,}", re.ASCII)
+_HEX = re.compile(r"[0-9a-fA-F]+")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_SRI = re.compile(r"(?:sha(?:1|256|384|512)|md5)[-:].*")
+
+
+def looks_generated(value: str) -> bool:
+    """Whether a single word in running text looks like a password rather than like prose or code.
+
+    Six characters or more, letters with digits or symbols, and none of: a path, a placeholder, a
+    version, a date, a constant, an attribute or a call, the name of an algorithm.
+    """
+    if not 6 <= len(value) <= 4096 or any(char.isspace() for char in value):
+        return False
+    if not _LETTERS.search(value):
+        return False
+    if _is_placeholder(value) or _is_reference(value):
+        return False
+    if _CODE.fullmatch(value):
+        tail = re.search(r"[0-9]+$", value)
+        return tail is not None and bool(re.fullmatch(r"[a-z]{4,}[0-9]+", value)) and not _plain(
+            value
+        )
+    if _ALGORITHM.fullmatch(value) or value[0] in "<[({|" or value.count("|") > 1:
+        return False
+    if any(mark in value for mark in ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n")):
+        return False
+    return bool(_DIGITS.search(value) or _SYMBOLS.search(value)) or _irregular(value)
+
+
+def _plain(value: str) -> bool:
+    return _ALGORITHM.fullmatch(value) is not None
+
+
+def _irregular(value: str) -> bool:
+    """Capitals in places where neither a sentence nor camel case puts so many of them."""
+    turns = sum(a.isupper() != b.isupper() for a, b in zip(value, value[1:], strict=False))
+    return len(value) >= 16 and turns * 3 >= len(value)
+
+
+def looks_random(value: str) -> bool:
+    """Whether a value looks drawn at random: 16 or more characters of a key, hex or base64."""
+    if len(value) > 8192 or not _TOKEN.fullmatch(value):
+        return False
+    if _ADDRESS.fullmatch(value) or _SRI.fullmatch(value):
+        return False
+    if _is_reference(value) or _CODE.fullmatch(value):
+        return False
+    if _HEX.fullmatch(value):
+        return len(value) >= 24
+    digits = len(_DIGITS.findall(value))
+    mixed = value != value.lower() and value != value.upper()
+    if mixed:
+        return digits >= 2 or _irregular(value)
+    return digits * 8 >= len(value) and "." not in value and digits < len(value)

@@ -1,0 +1,155 @@
+"""How the contract's types stand in JSON: serde's external tagging on frozen, strict models.
+
+`Wire` is a struct, `Variants` an enum whose variants hold data, `MixedVariants` one that has unit
+variants as well. Which fields there are is left to the seed's modules.
+"""
+
+from functools import cache
+from typing import Annotated, Any, Generic, Self, TypeVar, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, model_validator
+
+__all__ = [
+    "JsonValue",
+    "MAX_SAFE_INTEGER",
+    "MixedVariants",
+    "U32",
+    "U64",
+    "Unit",
+    "Variants",
+    "Wire",
+    "is_none",
+    "optional_extension",
+    "variant",
+]
+
+MAX_SAFE_INTEGER = 2**53 - 1
+
+U32 = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
+# A u64 past 2^53-1 has no canonical form (the contract, section 3), so it is refused here too.
+U64 = Annotated[int, Field(strict=True, ge=0, le=MAX_SAFE_INTEGER)]
+
+
+def _checked(value: Any) -> Any:
+    """Refuse what has no canonical form, whoever built the model.
+
+    Stored bytes passed the strict parser already; this is for values made in Python.
+    """
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        kind = type(item)
+        if kind is str or kind is bool or item is None:
+            continue
+        if kind is dict:
+            if not all(isinstance(key, str) for key in item):
+                raise ValueError("json_key_type")
+            pending.extend(item.values())
+        elif kind is list:
+            pending.extend(item)
+        elif kind is int:
+            if not -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
+                raise ValueError("json_integer_range")
+        elif kind is float:
+            raise ValueError("json_float")
+        elif not isinstance(item, str):
+            raise ValueError("json_unsupported_type")
+    return value
+
+
+# `Any` and one check of our own: pydantic's JsonValue allows floats and is slower.
+JsonValue = Annotated[Any, AfterValidator(_checked)]
+
+
+def is_none(value: object) -> bool:
+    """For `exclude_if`: an extension of ours that is unset is not written."""
+    return value is None
+
+
+def optional_extension() -> Any:
+    """A field that the seed does not have: optional, and omitted while unset.
+
+    A document that the Rust implementation wrote keeps its bytes, and so its id.
+    """
+    return Field(default=None, exclude_if=is_none)
+
+
+def variant() -> Any:
+    """A variant of a `Variants` model: absent unless it is the one; never null."""
+    return Field(default=None, exclude_if=is_none)
+
+
+class Wire(BaseModel):
+    """A struct: unknown fields refused, absent options written as null, never changed."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        # Building sixty validators costs more than the rest of a short command; each is built
+        # when it is first used.
+        defer_build=True,
+        # Field names are the wire's: `schema` and the like are fine.
+        protected_namespaces=(),
+    )
+
+
+class Variants(Wire):
+    """An enum whose variants all hold data: `{"Variant": value}`, exactly one."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("exactly one variant is expected")
+        return self
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant that is present."""
+        (name,) = self.model_fields_set
+        return name
+
+    @property
+    def value(self) -> Any:
+        """What the present variant holds."""
+        return getattr(self, self.variant)
+
+
+M = TypeVar("M", bound="MixedVariants[Any]")
+R = TypeVar("R")
+
+
+class MixedVariants(RootModel[R], Generic[R]):
+    """An enum with unit variants (`"Name"`) beside ones that hold data (`{"Name": value}`)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant."""
+        root: Any = self.root
+        return root if isinstance(root, str) else cast(Variants, root).variant
+
+    @property
+    def value(self) -> Any:
+        """What the variant holds; None for a unit variant."""
+        root: Any = self.root
+        return None if isinstance(root, str) else cast(Variants, root).value
+
+
+class Unit:
+    """A unit variant as an attribute of its class: `ExecutionMode.Sequential`.
+
+    A descriptor, so that importing a module of the contract builds no validator.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type[M]) -> M:
+        return cast(M, _unit(owner, self.name))
+
+
+@cache
+def _unit(owner: type[M], name: str) -> M:
+    return owner.model_construct(name)

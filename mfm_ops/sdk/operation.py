@@ -1,0 +1,79 @@
+"""What an op's author implements: identity, configuration, ports, and expansion to states.
+
+Namespacing of context keys, wiring of ports and edges between steps are left to `planner`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from mfm_ops.machine.canonical import Json
+from mfm_ops.machine.config import RunConfig
+from mfm_ops.machine.ids import OpId, OpPath
+from mfm_ops.machine.plan import StateGraph
+
+__all__ = ["AnyOperation", "ConfigT", "OpConfig", "OpIo", "Operation"]
+
+
+class OpConfig(BaseModel):
+    """The base of an op's configuration: frozen, unknown fields refused.
+
+    Every field becomes a command-line option: `Field(description=…)` is its help text,
+    `Field(examples=…)` its example. No field may hold a secret; name a reference instead.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=OpConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class OpIo:
+    """An op's ports: the keys that it takes from earlier steps, and the ones that it offers.
+
+    Port keys are id segments. A state reads an import and writes an export under the bare port
+    key; the planner sees to it that keys of different steps never meet by accident.
+    """
+
+    imports: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
+
+
+class Operation(Generic[ConfigT]):
+    """A reusable operation (the contract, section 11). Subclass it.
+
+    `op_version` changes whenever the expansion or the meaning of a state changes: a run is only
+    resumed by the version that began it.
+    """
+
+    op_id: ClassVar[OpId]
+    op_version: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for `mfm ops list`."""
+    config_model: ClassVar[type[OpConfig]]
+
+    def io(self) -> OpIo:
+        """The op's ports; none by default."""
+        return OpIo()
+
+    def expand(self, op_path: OpPath, config: ConfigT, run_config: RunConfig) -> StateGraph:
+        """The states and edges for `config`: deterministic, without IO.
+
+        Every state id is `<op_path>.<local id>`.
+        """
+        raise NotImplementedError
+
+    def render_text(self, outputs: Mapping[str, Json], width: int) -> str | None:
+        """The exports as a person would rather read them, at most `width` columns wide.
+
+        None leaves it to the command line, which prints JSON.
+        """
+        return None
+
+
+AnyOperation = Operation[Any]
+
+
