@@ -1,0 +1,45 @@
+# `make run` and `make test` do all set-up on a fresh machine. PYTHON=python3.12 names an interpreter.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test lint bench crash lock clean setup setup-dev system
+
+export PYTHON ?= python3
+export VENV ?= .venv
+# Relative, so that a path with spaces does no harm.
+BIN := $(VENV)/bin
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+
+run: setup ## set up what is missing, then list the keystores in examples/keystore
+	@"$(BIN)/mfm" op keystore_list --keystore examples/keystore
+
+test: system setup-dev ## set up what is missing, then lint, type-check and test with coverage
+	@$(MAKE) --no-print-directory lint
+	@"$(BIN)/python" -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: setup-dev ## ruff and mypy
+	@"$(BIN)/ruff" check .
+	@"$(BIN)/ruff" format --check .
+	@"$(BIN)/mypy"
+
+bench: setup-dev ## run each script in benchmarks/; they print JSON
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script" >&2; "$(BIN)/python" "$$script"; done
+
+crash: system setup-dev ## the long form of the crash and property suites
+	@HYPOTHESIS_PROFILE=long "$(BIN)/python" -m pytest --long --timeout=3600 tests/crash tests/contracts tests/unit $(PYTEST_ARGS)
+
+lock: ## pin the newest versions in requirements.lock and requirements-dev.lock
+	@sh tools/lock.sh
+
+clean: ## remove what was built or installed here
+	@rm -rf "$(VENV)" .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
+
+setup:
+	@sh tools/bootstrap.sh venv run
+
+setup-dev:
+	@sh tools/bootstrap.sh venv dev
+
+system:
+	@sh tools/bootstrap.sh system
