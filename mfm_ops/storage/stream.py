@@ -1,0 +1,144 @@
+"""What a stored event is: its bytes, its running hash, and how both are checked; pure.
+
+Every backend stores what `encode` makes and hands out what `verify` let through. Where the rows
+lie, and that an append is atomic, is left to the backend.
+
+The running hash of event n is `SHA-256(h || body)`: `h` is the 32 raw bytes of event n-1's running
+hash (empty for the first event), `body` the canonical JSON of the envelope as stored. In text it
+is 64 lowercase hex digits. The head's running hash thus vouches for the whole history.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+import orjson
+from pydantic import ValidationError
+
+from mfm_ops.machine.canonical import CanonicalError, canonical_json_bytes, parse_canonical
+from mfm_ops.machine.events import EventEnvelope
+from mfm_ops.machine.ids import OpId, RunId
+from mfm_ops.machine.stores import RunListing
+from mfm_ops.storage.failures import append_invalid, event_corrupt, unsupported_event
+
+__all__ = ["Row", "UNREADABLE", "chain", "decode", "encode", "listing", "verify"]
+
+Row = tuple[int, bytes, bytes]
+"""`(seq, body, running_hash)` as stored."""
+
+UNREADABLE = "event_corrupt"
+"""What a listing shows as the last event of a run whose ends do not verify."""
+
+# What pydantic calls content that is well formed but not in this version's vocabulary.
+_UNKNOWN_CONTENT = frozenset({"extra_forbidden", "enum", "literal_error"})
+
+
+def encode(run_id: RunId, expected_seq: int, events: Sequence[EventEnvelope]) -> list[bytes]:
+    """The bodies of `events`, which must be `run_id`'s and go on from `expected_seq`.
+
+    Raises:
+        StorageFailure: `append_invalid`, with the reason.
+    """
+    if expected_seq < 0:
+        raise append_invalid(run_id, "expected_seq is negative")
+    bodies = []
+    for seq, event in enumerate(events, expected_seq + 1):
+        if event.run_id != run_id:
+            raise append_invalid(run_id, "an event is another run's")
+        if event.seq != seq:
+            raise append_invalid(run_id, "an event's seq does not follow")
+        try:
+            bodies.append(canonical_json_bytes(event.model_dump(mode="json")))
+        except CanonicalError as error:
+            raise append_invalid(run_id, error.code) from None
+    return bodies
+
+
+def chain(previous: bytes, bodies: Iterable[bytes]) -> list[bytes]:
+    """The running hashes of `bodies` after an event whose running hash is `previous`."""
+    hashes = []
+    for body in bodies:
+        previous = sha256(previous + body).digest()
+        hashes.append(previous)
+    return hashes
+
+
+def verify(run_id: RunId, from_seq: int, previous: bytes, rows: Iterable[Row]) -> list[bytes]:
+    """The bodies of `rows`, which must be the events from `from_seq` on, each after the other.
+
+    `previous` is the running hash of event `from_seq - 1`.
+
+    Raises:
+        StorageFailure: `event_corrupt`: an event is missing, its running hash is wrong, its bytes
+            are not canonical JSON, or they speak of another run or place.
+    """
+    bodies = []
+    for expected, (seq, body, running_hash) in enumerate(rows, from_seq):
+        if seq != expected:
+            raise event_corrupt(run_id, expected, "missing")
+        previous = sha256(previous + body).digest()
+        if running_hash != previous:
+            raise event_corrupt(run_id, seq, "running_hash")
+        try:
+            value = parse_canonical(body)
+        except CanonicalError as error:
+            raise event_corrupt(run_id, seq, error.code) from None
+        if not isinstance(value, dict) or value.get("run_id") != run_id or value.get("seq") != seq:
+            raise event_corrupt(run_id, seq, "envelope")
+        bodies.append(body)
+    return bodies
+
+
+def decode(run_id: RunId, from_seq: int, bodies: Iterable[bytes]) -> list[EventEnvelope]:
+    """Typed events of verified bodies.
+
+    Raises:
+        StorageFailure: `unsupported_format` for a field or variant that this version does not
+            know, `event_corrupt` for content that no version wrote.
+    """
+    parse = EventEnvelope.model_validate_json
+    events: list[EventEnvelope] = []
+    try:
+        # Not a comprehension: its length tells which event failed.
+        for body in bodies:
+            events.append(parse(body))  # noqa: PERF401
+    except ValidationError as error:
+        seq = from_seq + len(events)
+        if any(fault["type"] in _UNKNOWN_CONTENT for fault in error.errors()):
+            raise unsupported_event(seq) from None
+        raise event_corrupt(run_id, seq, "content") from None
+    return events
+
+
+def listing(run_id: RunId, first: Row, before_last: bytes, last: Row) -> RunListing:
+    """One line of a run list, from the run's ends.
+
+    `before_last` is the running hash of the last event's predecessor. A run whose ends do not
+    verify is still listed, as `UNREADABLE`: one damaged run must not hide the others.
+    """
+    whole = (
+        first[0] == 1
+        and chain(b"", [first[1]]) == [first[2]]
+        and chain(before_last, [last[1]]) == [last[2]]
+    )
+    op_id: OpId | None = None
+    started: int | None = None
+    name = UNREADABLE
+    if whole:
+        try:
+            opening, closing = orjson.loads(first[1]), orjson.loads(last[1])
+            name = _event_name(closing["event"])
+            started = opening["ts_millis"]
+            op_id = OpId(opening["event"]["Kernel"]["RunStarted"]["op_id"])
+        except (ValueError, KeyError, TypeError):
+            # A stream that begins otherwise has no op; what was read of it stays.
+            pass
+    return RunListing(
+        run_id=run_id, op_id=op_id, head_seq=last[0], started_ts_millis=started, last_event=name
+    )
+
+
+def _event_name(event: dict[str, dict[str, str]]) -> str:
+    if "Domain" in event:
+        return event["Domain"]["name"]
+    (name,) = event["Kernel"]
+    return name
