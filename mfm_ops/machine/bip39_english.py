@@ -6,8 +6,7 @@ for it.  Source: BIP-39, english.txt.
 
 __all__ = ["WORDS"]
 
-WORDS = tuple(
-    """
+_TEXT = """
 abandon ability able about above absent absorb abstract absurd abuse access accident account
 accuse achieve acid acoustic acquire across act action actor actress actual adapt add addict
 address adjust admit adult advance advice aerobic affair afford afraid again age agent agree
@@ -151,5 +150,6 @@ what wheat wheel when where whip whisper wide width wife wild will win window wi
 winner winter wire wisdom wise wish witness wolf woman wonder wood wool word work world worry
 worth wrap wreck wrestle wrist write wrong yard year yellow you young youth zebra zero zone
 zoo
-""".split()
-)
+"""
+
+WORDS = tuple(_TEXT.split())

@@ -6,6 +6,7 @@ for assignments in text (`secret_text`).  Source: the contract, section 9.
 
 import re
 from enum import IntEnum
+from itertools import pairwise
 
 __all__ = [
     "NAME_ANCHORS",
@@ -30,19 +31,23 @@ class Strength(IntEnum):
     STRONG = 5  # `password`, `api_key`: anything but a placeholder or a reference
 
 
-_STRONG = (
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_STRONG = _split(
     "password passwords passwd passphrase passphrases passcode privatekey privatekeys privkey "
     "prvkey privatekeydata secretkey secretkeys apikey apikeys apisecret apitoken accesskey "
     "accesskeys accountkey accesstoken refreshtoken idtoken authtoken bearertoken sessiontoken "
     "oauthtoken bottoken clientsecret sharedsecret appsecret consumersecret jwtsecret tokensecret "
     "webhooksecret signingsecret hmacsecret totpsecret otpsecret usersecret secretvalue "
     "seedphrase recoveryphrase secretphrase backupphrase walletphrase mnemonicphrase "
-    "recoverypassphrase secretstring presharedkey"
-).split()
-_RANDOM = (
+    "secretstring presharedkey"
+)
+_RANDOM = _split(
     "token tokens secret secrets credential credentials cookie cookies auth signingkey "
-    "encryptionkey masterkey sharedkey clientkeydata secretbase"
-).split()
+    "encryptionkey masterkey sharedkey secretbase"
+)
 
 SENSITIVE_NAMES: dict[str, Strength] = {
     **dict.fromkeys(_RANDOM, Strength.RANDOM),
@@ -59,7 +64,7 @@ NAME_ANCHORS = (
 )
 NAME_KEY_STEMS = (
     *("private", "priv", "prv", "api", "access", "account", "signing", "encryption", "master"),
-    *("shared", "client"),
+    *("shared", "user"),
 )
 
 # Endings that are safe to recognise inside one fused lower-case word, such as `dbpassword`.
@@ -70,15 +75,19 @@ _FUSED = (
 )
 # Words behind a name that say what shape the value has, not that it is something else.
 _QUALIFIERS = frozenset(
-    "old new current previous prod production dev test staging primary secondary value plain "
-    "plaintext cleartext raw hex base64 b base64url pem string str text words v default here "
-    "confirm confirmation again".split()
+    _split(
+        "old new current previous prod production dev test staging primary secondary value "
+        "plain plaintext cleartext raw hex base64 b base64url pem string str text words v "
+        "default here confirm confirmation again"
+    )
 )
 _NEGATIONS = frozenset(
-    "public publishable no has is show hide forgot reset require requires required allow use "
-    "without min max encrypted hashed masked redacted missing invalid expired wrong empty count "
-    "num page next continuation continue sync cancel cancellation stop pad bos eos unk mask sep "
-    "cls special start end erc csrf".split()
+    _split(
+        "public publishable no has is show hide forgot reset require requires required allow "
+        "use without min max encrypted hashed masked redacted missing invalid expired wrong "
+        "empty count num page next continuation continue sync cancel cancellation stop pad "
+        "bos eos unk mask sep cls special start end erc csrf"
+    )
 )
 _NAME_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _MAX_NAME_CHARS = 128
@@ -107,9 +116,12 @@ def name_strength(name: str) -> Strength:
 
 
 _PLACEHOLDER_WORDS = frozenset(
-    "redacted masked hidden removed omitted filtered sensitive protected encrypted null none nil "
-    "undefined unset n/a na true false yes no on off required optional string str text bytes "
-    "prompt ask stdin placeholder not-set not_set unknown any object array default".split()
+    _split(
+        "redacted masked hidden removed omitted filtered sensitive protected encrypted null "
+        "none nil undefined unset n/a na true false yes no on off required optional string "
+        "str text bytes prompt ask stdin placeholder not-set not_set unknown any object array "
+        "default"
+    )
 )
 _WRAPPED = re.compile(
     r"<[^<>]*>|\[[A-Za-z _-]*\]|\([A-Za-z ]*\)|\{\{.*\}\}|\$?\{[^{}]*\}|\$[A-Za-z_][A-Za-z0-9_]*"
@@ -127,18 +139,20 @@ _REFERENCE = re.compile(
     r"|[A-Za-z][A-Za-z0-9+.-]*://[^\s@]*|projects/[\w/.-]+|secrets?/[\w/.-]+",
     re.ASCII | re.IGNORECASE,
 )
-_PATH = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:|@)?[/\\][\w.@+ ,~\\/-]*", re.ASCII)
+_PATH = re.compile(r"(?:~|\$\w+|\.{1,2}|[A-Za-z]:|@)?[/\\][\w.@+ ,~\\/#-]*", re.ASCII)
 _FILLER = frozenset("*•●.xX#-_ ?·…0")
 _METHODS = frozenset(
-    "basic bearer digest negotiate ntlm kerberos rbac abac oauth oauth2 token apikey webhook node "
-    "allowed denied granted enabled disabled anonymous mtls jwt".split()
+    _split(
+        "basic bearer digest negotiate ntlm kerberos rbac abac oauth oauth2 token apikey webhook "
+        "node allowed denied granted enabled disabled anonymous mtls jwt"
+    )
 )
 _CREDENTIAL_WORDS = re.compile(
     r"(?i)(?<![a-z])(?:passwords?|passwd|passphrases?|secrets?|tokens?|keys?|credentials?|phrase"
     r"|mnemonic|authentication|authorization|login)(?![a-z0-9])"
 )
 _STOP_WORDS = frozenset(
-    "the a an is are to of for your if or not with from be must used this that will".split()
+    _split("the a an is are to of for your if or not with from be must used this that will")
 )
 
 
@@ -200,15 +214,16 @@ _CODE = re.compile(
     r"[A-Za-z_]\w*(?:\.\w+)*[(\[].*"  # a call or a subscript
     r"|[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+"  # an attribute chain, a file name
     r"|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"  # a constant
-    r"|[a-z]+(?:[_-][a-z]+)*[_-]?[0-9]{0,2}"  # words: `user_password`, `step-2`
+    r"|[A-Za-z]?[a-z]*(?:[_-][a-z]+)*(?:[_-][0-9]{1,2})?"  # words: `user_password`, `step-2`
     r"|v?[0-9]+(?:[.,:/-][0-9]+)*[a-z]{0,3}"  # versions, dates, sizes, counts
     r"|[0-9]+[A-Za-z%]{1,6}",
     re.ASCII,
 )
 _ALGORITHM = re.compile(
     r"(?i)(?:hmac-?)?(?:sha|md|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
-    r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]+[a-z0-9_-]{0,12}"
+    r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]+(?:[-_][a-z0-9_-]{0,12}|[a-z]{0,3})"
 )
+_CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n")
 _DIGITS = re.compile(r"[0-9]")
 _LETTERS = re.compile(r"[A-Za-z]")
 _SYMBOLS = re.compile(r"[!@#$%^&*+~?]")
@@ -226,29 +241,18 @@ def looks_generated(value: str) -> bool:
     """
     if not 6 <= len(value) <= 4096 or any(char.isspace() for char in value):
         return False
-    if not _LETTERS.search(value):
+    if not _LETTERS.search(value) or _is_placeholder(value) or _is_reference(value):
         return False
-    if _is_placeholder(value) or _is_reference(value):
+    if _CODE.fullmatch(value) or _ALGORITHM.fullmatch(value):
         return False
-    if _CODE.fullmatch(value):
-        tail = re.search(r"[0-9]+$", value)
-        return tail is not None and bool(re.fullmatch(r"[a-z]{4,}[0-9]+", value)) and not _plain(
-            value
-        )
-    if _ALGORITHM.fullmatch(value) or value[0] in "<[({|" or value.count("|") > 1:
-        return False
-    if any(mark in value for mark in ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n")):
+    if value[0] in "[{|" or value.count("|") > 1 or any(mark in value for mark in _CODE_MARKS):
         return False
     return bool(_DIGITS.search(value) or _SYMBOLS.search(value)) or _irregular(value)
 
 
-def _plain(value: str) -> bool:
-    return _ALGORITHM.fullmatch(value) is not None
-
-
 def _irregular(value: str) -> bool:
     """Capitals in places where neither a sentence nor camel case puts so many of them."""
-    turns = sum(a.isupper() != b.isupper() for a, b in zip(value, value[1:], strict=False))
+    turns = sum(a.isupper() != b.isupper() for a, b in pairwise(value))
     return len(value) >= 16 and turns * 3 >= len(value)
 
 

@@ -1,0 +1,98 @@
+"""BIP-39 recovery phrases: twelve or more words of the English list in a row.
+
+Pure; the word list is imported when a stretch of text could be a phrase, which prose never is:
+one word of two letters, or of nine, ends the stretch.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+__all__ = ["holds_phrase", "is_phrase", "may_hold_phrase"]
+
+_SIZES = (12, 15, 18, 21, 24)
+_MAX_TRIED_WORDS = 4096
+
+# What may stand between two words: blanks, line ends, commas, quotes, the numbers of a list.
+_STRETCH = re.compile(
+    rb'(?<![A-Za-z])(?:[A-Za-z]{3,8}+[\s,;"0-9.)]++){11}[A-Za-z]{3,8}+(?![A-Za-z])',
+)
+_CHUNK = re.compile(r'[A-Za-z]+|[^A-Za-z\s,;"0-9.)]+', re.ASCII)
+
+_DELETED = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b".)"
+_GAPS = bytes(
+    ord(" ") if byte in b" \t\n\r\f\v,;" else byte if byte == ord('"') else 0 for byte in range(256)
+)
+_TWELVE_WORDS = b" " * 11
+_TWELVE_STRINGS = b" ".join((b'""',) * 12)
+
+
+def may_hold_phrase(data: bytes) -> bool:
+    """Whether `data` holds twelve words of three to eight letters with nothing but gaps between.
+
+    JSON escapes must have been replaced by blanks. True whenever `holds_phrase` is true of a part.
+    """
+    between = data.translate(_GAPS, _DELETED)
+    if _TWELVE_WORDS not in between and _TWELVE_STRINGS not in between:
+        return False
+    return _STRETCH.search(data) is not None
+
+
+def holds_phrase(text: str) -> bool:
+    """Whether the text holds a recovery phrase; linear in its length."""
+    stretch: list[str] = []
+    for found in _CHUNK.finditer(text):
+        word = found[0]
+        if 3 <= len(word) <= 8 and word.isascii() and word.isalpha():
+            stretch.append(word.lower())
+            continue
+        if len(stretch) >= 12 and is_phrase(stretch):
+            return True
+        stretch = []
+    return len(stretch) >= 12 and is_phrase(stretch)
+
+
+def is_phrase(words: Sequence[str]) -> bool:
+    """Whether lower-case words, in this order, hold a phrase.
+
+    A stretch of exactly 12, 15, 18, 21 or 24 listed words counts without a valid checksum: a
+    phrase with one word mistyped gives its wallet away all the same, and such stretches do not
+    occur in prose. Inside a longer stretch, where neighbouring words may be listed by chance, the
+    checksum tells. The list itself, or a part of it in order, is not a phrase.
+    """
+    from mfm_ops.machine.bip39_english import WORDS
+
+    place = {word: index for index, word in enumerate(WORDS)}
+    listed: list[int] = []
+    for word in (*words, ""):
+        index = place.get(word)
+        if index is not None:
+            listed.append(index)
+            continue
+        if len(listed) >= 12 and _convicts(listed):
+            return True
+        listed = []
+    return False
+
+
+def _convicts(listed: list[int]) -> bool:
+    if all(a < b for a, b in pairwise(listed)):
+        return False
+    if len(listed) in _SIZES:
+        return True
+    listed = listed[:_MAX_TRIED_WORDS]
+    return any(
+        _checksum_holds(listed[start : start + size])
+        for size in _SIZES
+        for start in range(len(listed) - size + 1)
+    )
+
+
+def _checksum_holds(indices: Sequence[int]) -> bool:
+    bits = 0
+    for index in indices:
+        bits = bits << 11 | index
+    check_bits = len(indices) * 11 // 33
+    entropy = (bits >> check_bits).to_bytes(check_bits * 4, "big")
+    return hashlib.sha256(entropy).digest()[0] >> (8 - check_bits) == bits & ((1 << check_bits) - 1)
