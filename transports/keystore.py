@@ -129,7 +129,7 @@ async def _read(directory: KeystoreDir) -> Listing:
 
 
 def _go_on() -> None:
-    """The checkpoint of a reading that is too short to be cancelled."""
+    """The checkpoint of a reading that is too short to be worth cancelling."""
 
 
 def _reply(listing: Listing, *, files: int, missing: bool = False) -> TransportReply:

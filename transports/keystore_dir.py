@@ -16,8 +16,8 @@ from transports.keystore_warnings import FileWarning, KeystoreRefused, warning
 __all__ = ["KeystoreDir", "Listing", "MAX_FILES", "TooManyFiles", "opened"]
 
 MAX_FILES: Final = 10_000
-# Below this, reading takes less time than the hop to a worker thread and the wait for it.
-_SMALL_FILES: Final = 32
+# A few milliseconds at most, which an event loop can spare; beyond that a worker thread reads.
+_SMALL_FILES: Final = 16
 _SMALL_BYTES: Final = 256 * 1024
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -52,7 +52,7 @@ class KeystoreDir:
 
     @property
     def is_small(self) -> bool:
-        """Whether reading it all takes less time than moving to a worker thread."""
+        """Whether reading it all is so quick that no worker thread is needed."""
         return self._small
 
     def _scan(self) -> tuple[list[str], bool]:

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypedDict
 
 from mfm_ops.machine.secrets import text_has_secret
 
-__all__ = ["REASONS", "FileWarning", "KeystoreRefused", "Reason", "printable", "warning"]
+__all__ = ["FileWarning", "KeystoreRefused", "REASONS", "Reason", "printable", "warning"]
 
 _WITHHELD: Final = "(name withheld)"
 
