@@ -36,7 +36,8 @@ _Row = tuple[str, str, ErrorCategory, bool, str, str]
 
 _CONTRACT: tuple[_Row, ...] = (
     # code, variant, category, retryable, safe details, hint
-    ("invalid_plan", "RunError.InvalidPlan", _PARSING, False, "reason state_id missing cycle",
+    ("invalid_plan", "RunError.InvalidPlan", _PARSING, False,
+     "reason op_id state_id missing missing_tag cycle",
      "The op expanded to a graph that cannot be executed; report it to the op's author."),
     ("manifest_mismatch", "RunError.Other", _PARSING, False, "field",
      "Manifest, plan and run config must describe one run; plan it again."),
@@ -53,12 +54,16 @@ _CONTRACT: tuple[_Row, ...] = (
     ("run_fenced", "RunError.Other", _STORAGE, False, "run_id driver_id pid host",
      "Another driver took this run over; this process stopped its programs and left it."),
     ("run_cancelled", "RunError.Other", _UNKNOWN, False, "run_id", "The run was cancelled."),
-    ("plan_changed", "RunError.Other", _PARSING, False, "run_id field",
-     "The op changed since the run began: resume it with the build that started it, or start anew."),
+    ("plan_changed", "RunError.Other", _PARSING, False, "run_id field op_id expected found",
+     "The op changed since the run began: resume with the build that started it, or start anew."),
     ("op_unknown", "SettingsFailure", _PARSING, False, "op_id",
      "`mfm ops list` shows the ops that are installed."),
     ("op_config_invalid", "SettingsFailure", _PARSING, False, "op_id pointer reason",
      "`mfm ops show OP` prints the config's JSON Schema."),
+    ("pipeline_invalid", "SettingsFailure", _PARSING, False, "pointer reason",
+     "Correct the pipeline, or its input, at the named place; docs/writing-an-op.md has the form."),
+    ("import_unresolved", "SettingsFailure", _PARSING, False, "op_id step_id key",
+     "An earlier step must export the key, or the pipeline's input must hold it."),
     ("unsupported_format", "StorageError.Other", _STORAGE, False, "found supported seq",
      "The data was written by a newer mfm; use that version or a later one."),
     ("history_invalid", "StorageError.Corruption", _STORAGE, False, "run_id seq reason",
@@ -193,6 +198,8 @@ _KEYSTORE: tuple[_Row, ...] = (
      "The path must name a directory of keystore files."),
     ("keystore_dir_unreadable", "IoError.Transport", _PARSING, False, "dir",
      "The directory cannot be read; check its permissions."),
+    ("keystore_dir_too_many_files", "IoError.Transport", _PARSING, False, "dir",
+     "Name the directory that holds the keystores themselves."),
     ("keystore_filter_invalid", "StateError", _PARSING, False, "pattern reason",
      "--filter-label takes a regular expression."),
 )  # fmt: skip

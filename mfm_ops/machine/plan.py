@@ -10,7 +10,8 @@ from typing import ClassVar, Literal, Protocol
 
 from pydantic import ConfigDict, Field
 
-from mfm_ops.machine.ids import OpId, StateId
+from mfm_ops.machine.canonical import artifact_id_for_json
+from mfm_ops.machine.ids import ArtifactId, OpId, StateId
 from mfm_ops.machine.meta import Tag
 from mfm_ops.machine.state import State
 from mfm_ops.machine.wire import MixedVariants, Unit, Variants, Wire, variant
@@ -29,6 +30,7 @@ __all__ = [
     "StateGraph",
     "StateNode",
     "find_cycle",
+    "plan_digest",
 ]
 
 
@@ -100,8 +102,10 @@ class DanglingDependencyTag(Wire):
 
 
 # A class body sees its own fields first, so a variant cannot be annotated with its own name.
-_DuplicateStateId, _MissingStateForEdge = DuplicateStateId, MissingStateForEdge
-_CircularDependency, _DanglingDependencyTag = CircularDependency, DanglingDependencyTag
+_DuplicateStateId = DuplicateStateId
+_MissingStateForEdge = MissingStateForEdge
+_CircularDependency = CircularDependency
+_DanglingDependencyTag = DanglingDependencyTag
 
 
 class _PlanValidationErrorData(Variants):
@@ -194,3 +198,24 @@ def find_cycle(graph: StateGraph) -> tuple[StateId, ...]:
             return tuple(reversed(path[seen[previous] :]))
         seen[previous] = len(path)
         path.append(previous)
+
+
+def plan_digest(plan: ExecutionPlan) -> ArtifactId:
+    """What a resumed run compares: the digest of op id, states with their metas, and edges.
+
+    States count in plan order, which decides among ready ones; edges are a set. Handlers are not
+    looked at: what they do is vouched for by op version and build (the contract, section 5).
+    """
+    return artifact_id_for_json(
+        {
+            "op_id": plan.op_id,
+            "states": [
+                {"id": node.id, "meta": node.state.meta().model_dump(mode="json")}
+                for node in plan.graph.states
+            ],
+            "edges": [
+                [upstream, downstream]
+                for upstream, downstream in sorted({(e.from_, e.to) for e in plan.graph.edges})
+            ],
+        }
+    )
