@@ -14,17 +14,43 @@ from mfm_ops.machine.config import RunConfig
 from mfm_ops.machine.ids import OpId, OpPath
 from mfm_ops.machine.plan import StateGraph
 
-__all__ = ["AnyOperation", "ConfigT", "OpConfig", "OpIo", "Operation"]
+__all__ = [
+    "AnyOperation",
+    "ConfigT",
+    "JsonOption",
+    "OpConfig",
+    "OpIo",
+    "Operation",
+    "PathOption",
+]
 
 
 class OpConfig(BaseModel):
     """The base of an op's configuration: frozen, unknown fields refused.
 
     Every field becomes a command-line option: `Field(description=…)` is its help text,
-    `Field(examples=…)` its example. No field may hold a secret; name a reference instead.
+    `Field(examples=…)` its example. No field may hold a secret; name a reference instead. Use
+    tuples, not sets: a set has no order of its own, and so no stable place in the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonOption:
+    """Marks a config field whose option takes `JSON`, `@FILE` or `-` (standard input).
+
+    `payload: Annotated[JsonValue, JsonOption()] = None`
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class PathOption:
+    """Marks a config field, a `str`, that names a file or directory.
+
+    The command line makes a relative one absolute before it enters the config, since a run may
+    be resumed from elsewhere.
+    """
 
 
 ConfigT = TypeVar("ConfigT", bound=OpConfig)
@@ -66,7 +92,11 @@ class Operation(Generic[ConfigT]):
         """
         raise NotImplementedError
 
-    def render_text(self, outputs: Mapping[str, Json], width: int) -> str | None:
+    def render_text(
+        self,
+        outputs: Mapping[str, Json],  # noqa: ARG002 - for subclasses
+        width: int,  # noqa: ARG002 - for subclasses
+    ) -> str | None:
         """The exports as a person would rather read them, at most `width` columns wide.
 
         None leaves it to the command line, which prints JSON.
@@ -75,5 +105,3 @@ class Operation(Generic[ConfigT]):
 
 
 AnyOperation = Operation[Any]
-
-
