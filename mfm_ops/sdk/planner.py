@@ -185,7 +185,7 @@ def exports(
     step = _output_step(manifest, registry)
     if step is None:
         return {}
-    keys = {port: f"{step.op_path}.{port}" for port in step.ports.exports}
+    keys = {str(port): f"{step.op_path}.{port}" for port in step.ports.exports}
     return {port: snapshot[key] for port, key in keys.items() if key in snapshot}
 
 
