@@ -48,7 +48,6 @@
             pkgs.python3Packages.click
             pkgs.python3Packages.orjson
             pkgs.python3Packages.psutil
-            pkgs.python3Packages.pycryptodome
             pkgs.python3Packages.pydantic
             pkgs.python3Packages.rfc8785
             pkgs.python3Packages.structlog

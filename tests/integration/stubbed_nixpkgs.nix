@@ -56,7 +56,6 @@
               "hatchling"
               "orjson"
               "psutil"
-              "pycryptodome"
               "pydantic"
               "rfc8785"
               "structlog"
