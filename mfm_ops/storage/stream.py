@@ -75,6 +75,9 @@ def verify(run_id: RunId, from_seq: int, previous: bytes, rows: Iterable[Row]) -
     for expected, (seq, body, running_hash) in enumerate(rows, from_seq):
         if seq != expected:
             raise event_corrupt(run_id, expected, "missing")
+        # A damaged file can hold a value of any type.
+        if not isinstance(body, bytes):
+            raise event_corrupt(run_id, seq, "body")
         previous = sha256(previous + body).digest()
         if running_hash != previous:
             raise event_corrupt(run_id, seq, "running_hash")
@@ -117,6 +120,7 @@ def listing(run_id: RunId, first: Row, before_last: bytes, last: Row) -> RunList
     """
     whole = (
         first[0] == 1
+        and all(isinstance(part, bytes) for part in (first[1], before_last, last[1]))
         and chain(b"", [first[1]]) == [first[2]]
         and chain(before_last, [last[1]]) == [last[2]]
     )

@@ -1,0 +1,205 @@
+"""The one connection that writes: turns a batch of appends and artifacts into one durable commit.
+
+Blocks, and must be called by one thread at a time. Which appends share a batch, and which thread
+commits it, is left to `sqlite_commit`.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
+
+import apsw
+
+from mfm_ops.machine.errors import StorageFailure
+from mfm_ops.machine.ids import ArtifactId, RunId
+from mfm_ops.storage.failures import concurrency
+from mfm_ops.storage.sqlite_errors import from_sqlite, is_busy
+from mfm_ops.storage.sqlite_open import BUSY_TIMEOUT_MS
+from mfm_ops.storage.stream import chain
+
+__all__ = ["Append", "NewArtifact", "Writer"]
+
+_INSERT_ARTIFACT: Final = (
+    "INSERT INTO artifacts (id, kind, size, body) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+)
+_PREDECESSOR: Final = (
+    "SELECT run, running_hash FROM runs JOIN events USING (run) WHERE run_id = ? AND seq = ?"
+)
+_HEAD_SEQ: Final = "SELECT max(seq) FROM events WHERE run = (SELECT run FROM runs WHERE run_id = ?)"
+_EventRow = tuple[int, int, bytes, bytes]
+_ROWS_A_STATEMENT: Final = 32
+_HEADS_KEPT: Final = 4096
+
+# After these SQLite's view of the file may differ from the disk's: a page whose sync failed can
+# look clean to the next sync, which then succeeds without having written it.
+_DISTRUST: Final = (apsw.IOError, apsw.CorruptError, apsw.FullError, apsw.NoMemError)
+
+
+@dataclass(slots=True)
+class Append:
+    """One append and, after a commit, what became of it.
+
+    No bodies ask only whether the head is `expected_seq`.
+    """
+
+    run_id: RunId
+    expected_seq: int
+    bodies: list[bytes]
+    failure: StorageFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewArtifact:
+    """An artifact to be named by a row; `body` is None when it lies in a file."""
+
+    artifact_id: ArtifactId
+    kind: str
+    size: int
+    body: bytes | None
+
+
+@dataclass(slots=True)
+class _Head:
+    run: int
+    seq: int
+    running_hash: bytes
+
+
+@dataclass(slots=True)
+class Writer:
+    """Commits batches. `commits` counts those that reached the disk."""
+
+    name: str
+    connect: Callable[[], apsw.Connection]
+    connection: apsw.Connection | None
+    commits: int = 0
+    _heads: dict[RunId, _Head] = field(default_factory=dict)
+
+    def commit(
+        self, appends: Sequence[Append], artifacts: Sequence[NewArtifact], *, wait: bool
+    ) -> bool:
+        """Make `artifacts` and all `appends` that go on from their head durable, in one commit.
+
+        An append whose `expected_seq` is not the head gets its `failure` and hurts no other.
+        Where all of them fail, nothing is written. False: without `wait`, another process has
+        the write lock, and nothing happened.
+
+        Raises:
+            StorageFailure: the whole batch failed, nothing of it is stored.
+        """
+        try:
+            connection = self.connection = self.connection or self.connect()
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS if wait else 0)
+            connection.execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            if is_busy(error) and not wait:
+                return False
+            self._distrust(error)
+            raise from_sqlite(error, self.name) from None
+        try:
+            self._write(connection, appends, artifacts)
+        except BaseException as error:
+            self._heads.clear()
+            with contextlib.suppress(apsw.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            if isinstance(error, apsw.Error):
+                self._distrust(error)
+                raise from_sqlite(error, self.name) from None
+            raise
+        return True
+
+    def close(self) -> None:
+        """Close the connection; the last one of all processes empties the log."""
+        if self.connection is not None:
+            with contextlib.suppress(apsw.Error):
+                self.connection.close()
+            self.connection = None
+
+    def _write(
+        self,
+        connection: apsw.Connection,
+        appends: Sequence[Append],
+        artifacts: Sequence[NewArtifact],
+    ) -> None:
+        heads: dict[RunId, _Head] = {}
+        for append in appends:
+            self._append(connection, append, heads)
+        if appends and all(append.failure for append in appends):
+            connection.execute("ROLLBACK")
+            return
+        for new in artifacts:
+            row = (bytes.fromhex(new.artifact_id), new.kind, new.size, new.body)
+            connection.execute(_INSERT_ARTIFACT, row)
+        connection.execute("COMMIT")
+        self.commits += 1
+        if len(self._heads) > _HEADS_KEPT:
+            self._heads.clear()
+        self._heads.update(heads)
+
+    def _append(
+        self, connection: apsw.Connection, append: Append, heads: dict[RunId, _Head]
+    ) -> None:
+        """Insert the events and note the new head, or set `append.failure`."""
+        if append.bodies:
+            before = self._predecessor(connection, append)
+            if before is not None:
+                rows = _following(before, append.bodies)
+                try:
+                    _insert(connection, rows)
+                except apsw.ConstraintError:
+                    pass
+                else:
+                    heads[append.run_id] = _Head(before.run, rows[-1][1], rows[-1][3])
+                    return
+        found = connection.execute(_HEAD_SEQ, (append.run_id,)).get or 0
+        if append.bodies or found != append.expected_seq:
+            self._heads.pop(append.run_id, None)
+            append.failure = concurrency(append.run_id, append.expected_seq, found)
+
+    def _predecessor(self, connection: apsw.Connection, append: Append) -> _Head | None:
+        """The event that `append` wants to follow; whether it is the head, the table decides."""
+        run_id, seq = append.run_id, append.expected_seq
+        known = self._heads.get(run_id)
+        if known is not None and known.seq == seq:
+            return known
+        if seq == 0:
+            connection.execute(
+                "INSERT INTO runs (run_id) VALUES (?) ON CONFLICT DO NOTHING", (run_id,)
+            )
+            run = connection.execute("SELECT run FROM runs WHERE run_id = ?", (run_id,)).get
+            return _Head(run, 0, b"")
+        row = connection.execute(_PREDECESSOR, (run_id, seq)).fetchone()
+        return None if row is None else _Head(row[0], seq, row[1])
+
+    def _distrust(self, error: apsw.Error) -> None:
+        if isinstance(error, _DISTRUST):
+            self.close()
+
+
+def _following(before: _Head, bodies: list[bytes]) -> list[_EventRow]:
+    hashes = chain(before.running_hash, bodies)
+    return [
+        (before.run, seq, body, running_hash)
+        for seq, (body, running_hash) in enumerate(zip(bodies, hashes, strict=True), before.seq + 1)
+    ]
+
+
+def _insert(connection: apsw.Connection, rows: list[_EventRow]) -> None:
+    if len(rows) <= _ROWS_A_STATEMENT:
+        # A statement is atomic: when the table refuses it, the transaction goes on without it.
+        values = [value for row in rows for value in row]
+        connection.execute(_insert_statement(len(rows)), values)
+        return
+    with connection:
+        for start in range(0, len(rows), _ROWS_A_STATEMENT):
+            _insert(connection, rows[start : start + _ROWS_A_STATEMENT])
+
+
+@cache
+def _insert_statement(count: int) -> str:
+    values = ", ".join(["(?, ?, CAST(? AS TEXT), ?)"] * count)
+    # Nothing but placeholders is put together here.
+    return f"INSERT INTO events (run, seq, body, running_hash) VALUES {values}"  # noqa: S608
