@@ -6,32 +6,33 @@ public names are offered here. What the ids name is stored by the stores.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
-from collections.abc import Iterable
-from enum import Enum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
-from mfm_ops.machine.ids import ArtifactId
 from mfm_ops.machine.json_rules import (
     MAX_DEPTH,
     MAX_INTEGER,
     CanonicalError,
     Json,
     fault,
+    holds_only_json,
     json_pointer,
-    types_within,
 )
 from mfm_ops.machine.strict_json import parse_strict
 
+if TYPE_CHECKING:
+    from mfm_ops.machine.ids import ArtifactId
+
 __all__ = [
-    "MAX_DEPTH",
-    "MAX_INTEGER",
     "CanonicalError",
     "CanonicalJsonPolicy",
     "Json",
+    "MAX_DEPTH",
+    "MAX_INTEGER",
     "artifact_id_for_bytes",
     "artifact_id_for_json",
     "canonical_json_bytes",
@@ -41,10 +42,7 @@ __all__ = [
     "parse_strict",
 ]
 
-_FAST: Final = (
-    orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER | orjson.OPT_PASSTHROUGH_DATETIME
-) | orjson.OPT_PASSTHROUGH_DATACLASS
-_PLAIN: Final = frozenset({type(None), bool, int, str, list, dict})
+_FAST: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 # UTF-8 lead bytes of U+E000..U+FFFF, and of what lies beyond the basic plane. UTF-16 sorts the
 # latter first (as surrogates), code points and UTF-8 sort them last; all else sorts alike.
@@ -71,18 +69,19 @@ def canonical_json_bytes(value: object) -> bytes:
             `json_lone_surrogate`, `json_key_type`, `json_duplicate_key` (two keys of one text),
             `json_unsupported_type` (tuples too) or `json_too_deep`.
 
-    >>> canonical_json_bytes({"b": [True, None], "a": "é"})
-    b'{"a":"\\xc3\\xa9","b":[true,null]}'
-    >>> canonical_json_bytes({"price": 1.5})
+    >>> canonical_json_bytes({"b": [True, None], "a": 1})
+    b'{"a":1,"b":[true,null]}'
+    >>> canonical_json_bytes({"price": 1.5})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    mfm_ops.machine.json_rules.CanonicalError: a number is not an integer; write it as a string \
-or as a scaled integer (at '/price')
+    mfm_ops.machine.json_rules.CanonicalError: a number is not an integer; ... (at '/price')
     """
     try:
         encoded = orjson.dumps(value, option=_FAST)
     except orjson.JSONEncodeError:
         return _encode_exactly(value)
-    if _may_need_utf16_order(encoded) or not _holds_only_json(value):
+    if not holds_only_json(value, MAX_DEPTH):
+        return _encode_exactly(value)
+    if _may_need_utf16_order(encoded) and _may_need_utf16_order(_all_keys(value)):
         return _encode_exactly(value)
     return encoded
 
@@ -105,6 +104,9 @@ def artifact_id_for_bytes(data: bytes | bytearray | memoryview) -> ArtifactId:
     >>> str(artifact_id_for_bytes(b""))
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
     """
+    # The ids bring pydantic along, which those who only encode or parse need not load.
+    from mfm_ops.machine.ids import ArtifactId
+
     return ArtifactId(hashlib.sha256(data).hexdigest())
 
 
@@ -131,20 +133,24 @@ def parse_canonical(data: bytes | bytearray | memoryview) -> Json:
     >>> parse_canonical(b'[1,"a"]')
     [1, 'a']
     """
-    raw = bytes(data)
+    raw = bytes(memoryview(data))
     try:
         value: Json = orjson.loads(raw)
         # Equal bytes leave no room for a lost duplicate, a float or a rounded integer.
         if canonical_json_bytes(value) == raw:
             return value
-    except ValueError:
+    except (orjson.JSONDecodeError, CanonicalError):
         pass
-    canonical = canonical_json_bytes(parse_strict(raw))
-    pairs = enumerate(zip(raw, canonical, strict=False))
-    shorter = min(len(raw), len(canonical))
-    raise CanonicalError(
-        "json_not_canonical", offset=next((at for at, (a, b) in pairs if a != b), shorter)
-    )
+    value = parse_strict(raw)
+    canonical = canonical_json_bytes(value)
+    if canonical == raw:
+        return value
+    raise CanonicalError("json_not_canonical", offset=_first_difference(raw, canonical))
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _may_need_utf16_order(encoded: bytes) -> bool:
@@ -155,15 +161,17 @@ def _may_need_utf16_order(encoded: bytes) -> bool:
     )
 
 
-def _holds_only_json(value: object) -> bool:
-    """Whether orjson was not too kind: it writes floats, NaN, tuples, enums, UUIDs and more."""
-    types = types_within(value, MAX_DEPTH)
-    return types is not None and (types <= _PLAIN or all(map(_counts_as_base, types - _PLAIN)))
-
-
-def _counts_as_base(kind: type) -> bool:
-    # orjson writes an enum's `value`, which need not be the base value of the member.
-    return issubclass(kind, (str, int)) and not issubclass(kind, Enum)
+def _all_keys(value: object) -> bytes:
+    """The keys of every object in `value`, which holds only JSON."""
+    keys: list[str] = []
+    level: list[object] = [value]
+    while level:
+        containers = [item for item in level if type(item) is dict or type(item) is list]
+        for item in containers:
+            if type(item) is dict:
+                keys.extend(item)
+        level = gc.get_referents(*containers)
+    return "".join(keys).encode()
 
 
 def _encode_exactly(value: object) -> bytes:
@@ -172,40 +180,54 @@ def _encode_exactly(value: object) -> bytes:
 
 def _plain(value: object, path: list[str | int]) -> Json:
     """`value` made of exact base types, its keys in UTF-16 order; raises at the first fault."""
-    if value is None or value is True or value is False:
-        return value
     if isinstance(value, str):
         return _text(value, path)
+    if value is None or value is True or value is False:
+        return value
     if isinstance(value, int):
         number = int.__int__(value)
         if abs(number) > MAX_INTEGER:
             raise fault("json_integer_range", path)
         return number
+    if isinstance(value, list):
+        return _plain_array(list(value), path)
+    if isinstance(value, dict):
+        return _plain_object(dict(value), path)
     if isinstance(value, float):
         raise fault("json_float" if math.isfinite(value) else "json_not_finite", path)
-    if isinstance(value, list):
-        _check_depth(path)
-        return [_plain(item, [*path, index]) for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        _check_depth(path)
-        return _plain_object(dict(value).items(), path)
     raise fault("json_unsupported_type", path)
 
 
-def _plain_object(items: Iterable[tuple[object, object]], path: list[str | int]) -> dict[str, Json]:
+def _plain_array(items: list[object], path: list[str | int]) -> list[Json]:
+    _check_depth(path)
+    plain: list[Json] = []
+    for index, item in enumerate(items):
+        path.append(index)
+        plain.append(_plain(item, path))
+        path.pop()
+    return plain
+
+
+def _plain_object(items: dict[object, object], path: list[str | int]) -> dict[str, Json]:
+    _check_depth(path)
     members: dict[str, Json] = {}
-    for name, member in items:
+    for name, member in items.items():
         if not isinstance(name, str):
             raise fault("json_key_type", path)
         key = _text(name, path)
+        path.append(key)
         if key in members:
-            raise fault("json_duplicate_key", [*path, key])
-        members[key] = _plain(member, [*path, key])
-    return {key: members[key] for key in sorted(members, key=_utf16_units)}
+            raise fault("json_duplicate_key", path)
+        members[key] = _plain(member, path)
+        path.pop()
+    order = None if "".join(members).isascii() else _utf16_units
+    return {key: members[key] for key in sorted(members, key=order)}
 
 
 def _text(value: str, path: list[str | int]) -> str:
     text = str.__str__(value)
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
