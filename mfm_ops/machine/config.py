@@ -96,7 +96,9 @@ class Exponential(Wire):
     max_delay: Duration
 
 
-_Fixed, _Exponential = Fixed, Exponential
+# A class body sees its own fields first, so a variant cannot be annotated with its own name.
+_Fixed = Fixed
+_Exponential = Exponential
 
 
 class BackoffPolicy(Variants):

@@ -24,6 +24,7 @@ __all__ = [
     "ENGINE_EVENT_PREFIX",
     "EVENT_CANCEL_REQUESTED",
     "EVENT_DRIVER",
+    "EVENT_DRIVER_STOPPED",
     "EVENT_EFFECT_RESOLVED",
     "EVENT_EFFECT_UNKNOWN",
     "EVENT_FORKED_FROM",
@@ -51,6 +52,7 @@ DOMAIN_EVENT_CHILD_RUN_COMPLETED = "child_run_completed"
 
 ENGINE_EVENT_PREFIX = "mfm."
 EVENT_DRIVER = "mfm.driver"
+EVENT_DRIVER_STOPPED = "mfm.driver_stopped"
 EVENT_IO_INTENT = "mfm.io_intent"
 EVENT_IO_REFUSED = "mfm.io_refused"
 EVENT_EFFECT_UNKNOWN = "mfm.effect_unknown"
@@ -119,8 +121,11 @@ class RunCompleted(Wire):
 
 
 # A class body sees its own fields first, so a variant cannot be annotated with its own name.
-_RunStarted, _StateEntered, _StateCompleted = RunStarted, StateEntered, StateCompleted
-_StateFailed, _RunCompleted = StateFailed, RunCompleted
+_RunStarted = RunStarted
+_StateEntered = StateEntered
+_StateCompleted = StateCompleted
+_StateFailed = StateFailed
+_RunCompleted = RunCompleted
 
 
 class KernelEvent(Variants):

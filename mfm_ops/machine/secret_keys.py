@@ -6,11 +6,8 @@ for assignments in text (`secret_text`).  Source: the contract, section 9.
 
 import re
 from enum import IntEnum
-from itertools import pairwise
 
 __all__ = [
-    "NAME_ANCHORS",
-    "NAME_KEY_STEMS",
     "SENSITIVE_NAMES",
     "Strength",
     "exposes",
@@ -45,7 +42,7 @@ _STRONG = _split(
     "secretstring presharedkey"
 )
 _RANDOM = _split(
-    "token tokens secret secrets credential credentials cookie cookies auth signingkey "
+    "token tokens secret secrets cookie cookies auth signingkey "
     "encryptionkey masterkey sharedkey secretbase"
 )
 
@@ -56,16 +53,6 @@ SENSITIVE_NAMES: dict[str, Strength] = {
     **dict.fromkeys(("mnemonic", "mnemonics"), Strength.MNEMONIC),
     **dict.fromkeys(_STRONG, Strength.STRONG),
 }
-
-# Every sensitive name, folded to its letters, holds one of these or a stem followed by "key":
-# `secret_gates` looks for them in whole documents. A test holds the two together.
-NAME_ANCHORS = (
-    *("pass", "secret", "token", "phrase", "auth", "mnemonic", "pwd", "cookie", "credential"),
-)
-NAME_KEY_STEMS = (
-    *("private", "priv", "prv", "api", "access", "account", "signing", "encryption", "master"),
-    *("shared", "user"),
-)
 
 # Endings that are safe to recognise inside one fused lower-case word, such as `dbpassword`.
 _FUSED = (
@@ -227,6 +214,8 @@ _CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n")
 _DIGITS = re.compile(r"[0-9]")
 _LETTERS = re.compile(r"[A-Za-z]")
 _SYMBOLS = re.compile(r"[!@#$%^&*+~?]")
+_SPACES = re.compile(r"\s")
+_TURNS = re.compile(r"[a-z0-9][A-Z]")
 _TOKEN = re.compile(r"[A-Za-z0-9_+/=.~:|%-]{16,}", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -239,7 +228,7 @@ def looks_generated(value: str) -> bool:
     Six characters or more, letters with digits or symbols, and none of: a path, a placeholder, a
     version, a date, a constant, an attribute or a call, the name of an algorithm.
     """
-    if not 6 <= len(value) <= 4096 or any(char.isspace() for char in value):
+    if not 6 <= len(value) <= 4096 or _SPACES.search(value):
         return False
     if not _LETTERS.search(value) or _is_placeholder(value) or _is_reference(value):
         return False
@@ -252,8 +241,7 @@ def looks_generated(value: str) -> bool:
 
 def _irregular(value: str) -> bool:
     """Capitals in places where neither a sentence nor camel case puts so many of them."""
-    turns = sum(a.isupper() != b.isupper() for a, b in pairwise(value))
-    return len(value) >= 16 and turns * 3 >= len(value)
+    return len(value) >= 16 and len(_TURNS.findall(value)) * 6 >= len(value)
 
 
 def looks_random(value: str) -> bool:

@@ -11,55 +11,27 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-__all__ = ["run_rule", "runs", "runs_may_matter"]
+__all__ = ["MIN_RUN_BYTES", "run_rule", "runs"]
 
 MIN_RUN_BYTES = 20
 _RUN_CHARS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 _MARK = bytes(ord("a") if byte in _RUN_CHARS else ord(" ") for byte in range(256))
 _LONG = b"a" * MIN_RUN_BYTES
-
-# Digests, addresses and UUIDs fill our documents and are no credentials: they are struck out by
-# their outline (h: lower-case hexadecimal, a: any other run byte) before the search.
-_OUTLINE = bytes(
-    ord("h")
-    if byte in b"0123456789abcdef"
-    else ord("-")
-    if byte == ord("-")
-    else ord("a")
-    if byte in _RUN_CHARS
-    else ord(" ")
-    for byte in range(256)
-)
-_HARMLESS = tuple(
-    b" " + outline + b" "
-    for outline in (
-        b"h" * 64,
-        b"h" * 40,
-        b"ha" + b"h" * 40,
-        b"ha" + b"h" * 64,
-        b"-".join((b"h" * 8, b"h" * 4, b"h" * 4, b"h" * 4, b"h" * 12)),
-    )
-)
-_UNIFY = bytes.maketrans(b"h-", b"aa")
-
-
-def runs_may_matter(data: bytes) -> bool:
-    """Whether `data` holds a run that is not plainly a digest, an address or a UUID."""
-    outline = data.translate(_OUTLINE)
-    for harmless in _HARMLESS:
-        outline = outline.replace(harmless, b"  ")
-    return _LONG in outline.translate(_UNIFY)
+# Digests, addresses and UUIDs fill our documents and are no credentials.
+_HEX_AND_DASHES = b"0123456789abcdefx-"
 
 
 def runs(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Every run, with up to 12 bytes that stand before it."""
+    """Every run but plain hexadecimal, with up to 12 bytes that stand before it."""
     marks = data.translate(_MARK)
     start = marks.find(_LONG)
     while start >= 0:
         end = marks.find(b" ", start)
         if end < 0:
             end = len(marks)
-        yield data[start:end], data[max(0, start - 12) : start]
+        run = data[start:end]
+        if run.translate(None, _HEX_AND_DASHES):
+            yield run, data[max(0, start - 12) : start]
         start = marks.find(_LONG, end)
 
 
@@ -162,6 +134,7 @@ _COMPILED = tuple(
 _DISCORD = re.compile(rb"[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{27,}")
 _MAILCHIMP = re.compile(rb"[0-9a-f]{32}-us[0-9]{1,2}")
 _TELEGRAM_ID = re.compile(rb"(?:^|[^0-9])[0-9]{6,11}:$")
+_HOOK = re.compile(rb"/[BT][A-Z0-9]{8,10}/[A-Za-z0-9]{24}\Z|[0-9]{11}/[\w-]{60,80}\Z")
 _SAMPLE = re.compile(rb"EXAMPLE|(?i:xxxx|your[-_]|redacted|placeholder)")
 _LOWER = frozenset(b"abcdefghijklmnopqrstuvwxyz")
 _BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -171,6 +144,8 @@ _PEM64 = b"LS0tLS1CRUdJTi"
 def run_rule(run: bytes, before: bytes) -> str | None:
     """The rule that the run breaks, if any; `before` is what stands in front of it."""
     run = run.lstrip(b"-_.")
+    if run.islower() and not _ANY_PREFIX.match(run) and b"-us" not in run:
+        return None  # identifiers, paths: the shapes below have capitals
     if run.startswith(b"eyJ") and _is_jose(run):
         return "jwt"
     if run.startswith(_PEM64):
@@ -179,6 +154,8 @@ def run_rule(run: bytes, before: bytes) -> str | None:
         return "wif_private_key"
     if len(run) == 35 and before.endswith(b":") and _TELEGRAM_ID.search(before):
         return "telegram_token" if _random(run) else None
+    if before.endswith(b"/") and _HOOK.search(before + run) and _random(run):
+        return "webhook_url"
     if before.endswith(b"Q~") and _random(run):
         return "azure_client_secret"
     if b"." in run and _DISCORD.fullmatch(run) and _random(run):

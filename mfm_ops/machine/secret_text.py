@@ -17,11 +17,16 @@ from mfm_ops.machine.secret_keys import (
     name_strength,
 )
 from mfm_ops.machine.secret_phrases import holds_phrase, may_hold_phrase
-from mfm_ops.machine.secret_shapes import run_rule, runs, runs_may_matter
+from mfm_ops.machine.secret_shapes import MIN_RUN_BYTES, run_rule, runs
 
 __all__ = ["rule_in_text"]
 
 _SHORTEST_CHARS = 6
+
+
+def _divided(text: str) -> bool:
+    """Whether anything separates a name from a value; most strings in a document are one word."""
+    return " " in text or "=" in text or ":" in text or "\t" in text
 
 
 def rule_in_text(text: str, gates: Gates) -> str | None:
@@ -32,14 +37,14 @@ def rule_in_text(text: str, gates: Gates) -> str | None:
     if len(text) < _SHORTEST_CHARS:
         return None
     data = text.encode("utf-8", "surrogatepass")
-    if gates.shapes and runs_may_matter(data):
+    if gates.shapes and len(data) >= MIN_RUN_BYTES:
         for run, before in runs(data):
             rule = run_rule(run, before)
             if rule:
                 return rule
     if gates.userinfo and "@" in text and _userinfo(text):
         return "url_password"
-    if gates.words and words_in(folded(data)):
+    if gates.words and _divided(text) and words_in(folded(data)):
         rule = _worded(text)
         if rule:
             return rule
@@ -77,12 +82,6 @@ _KEY_BODY = re.compile(
 _SCHEME = re.compile(
     r"(?<![A-Za-z0-9])(bearer|basic) {1,4}([A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE | re.ASCII
 )
-_HOOK = re.compile(
-    r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Z0-9]{6,}/[\w/]{16,}"
-    r"|discord(?:app)?\.com/api/webhooks/[0-9]{15,}/[\w-]{40,}"
-    r"|webhook\.office\.com/webhookb2/[0-9a-f@-]{36,}/",
-    re.ASCII,
-)
 
 
 def _worded(text: str) -> str | None:
@@ -97,8 +96,6 @@ def _worded(text: str) -> str | None:
                 return "basic_auth"
         elif looks_generated(token) or looks_random(token):
             return "bearer_token"
-    if _HOOK.search(text):
-        return "webhook_url"
     return _assigned(text)
 
 
@@ -115,15 +112,16 @@ def _is_user_and_password(token: str) -> bool:
 
 # A telling word, and the name around it: `DB_PASSWORD`, `"client-secret"`, `--passphrase-file`.
 _WORD = re.compile(
-    r"pass(?:word|wd|phrase|code|wort)?|secret|token|mnemonic|phrase|credential|cookie|authori[sz]ation"
+    r"pass(?:word|wd|phrase|code|wort)?|secret|token|mnemonic|phrase|cookie|authori[sz]ation"
     r"|auth|pwd|(?:private|priv|prv|api|access|account|signing|encryption|master|shared)[-_ ]?key",
     re.IGNORECASE | re.ASCII,
 )
 _NAME_HEAD = re.compile(r"[A-Za-z0-9_.-]*\Z", re.ASCII)
 _NAME_TAIL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _OPERATOR = re.compile(r"""(\\?["'])?(\]?[ \t]*(?::=|=>|==?|:)[ \t]*|[ \t]+)""")
-_QUOTED = re.compile(r"""\\?(["'`])((?:(?!\1)[^\\\n]|\\.){0,4096}?)\\?\1""", re.DOTALL)
-_BARE = re.compile(r"""[^\s"'`]{1,4096}""")
+_QUOTED = re.compile(r"""\\?(["'`])((?:(?!\1)[^\\\n]|\\.){0,256}?)\\?\1""", re.DOTALL)
+# Bounded, for a value is looked at again for every telling word inside it.
+_BARE = re.compile(r"""[^\s"'`]{1,256}""")
 _MAX_NAME_CHARS = 64
 
 

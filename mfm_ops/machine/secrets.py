@@ -26,6 +26,8 @@ __all__ = [
 
 REDACTED_MESSAGE = "The message was withheld because it seems to hold a secret."
 
+_SHORTEST_TELLING_KEY_CHARS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class SecretFinding:
@@ -94,7 +96,7 @@ def _find(root: Json, gates: Gates) -> SecretFinding | None:
     while pending:
         visit = pending.pop()
         value = visit.value
-        if visit.key is not None:
+        if visit.key is not None and len(visit.key) >= _SHORTEST_TELLING_KEY_CHARS:
             rule = rule_in_text(visit.key, gates)
             if rule:
                 parent = visit.place.parent if visit.place else None

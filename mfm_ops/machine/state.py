@@ -35,9 +35,7 @@ class State(Protocol):
     def meta(self) -> StateMeta:
         """The declaration that planning, policy and replay go by; the same at every call."""
 
-    async def handle(
-        self, ctx: DynContext, io: IoProvider, rec: EventRecorder
-    ) -> StateOutcome:
+    async def handle(self, ctx: DynContext, io: IoProvider, rec: EventRecorder) -> StateOutcome:
         """Do the step. Writes to `ctx` count only when this returns.
 
         Raises:

@@ -121,9 +121,7 @@ class RunListing:
 class RunCatalog(Protocol):
     """Which runs a store holds; ours."""
 
-    async def list_runs(
-        self, *, limit: int | None = None, prefix: str = ""
-    ) -> list[RunListing]:
+    async def list_runs(self, *, limit: int | None = None, prefix: str = "") -> list[RunListing]:
         """Runs whose id starts with `prefix`, the newest insertion first."""
 
     async def head(self, run_id: RunId) -> RunHead:

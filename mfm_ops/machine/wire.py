@@ -152,4 +152,4 @@ class Unit:
 
 @cache
 def _unit(owner: type[M], name: str) -> M:
-    return owner.model_construct(name)
+    return cast(M, owner.model_construct(name))
