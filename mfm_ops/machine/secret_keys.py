@@ -39,10 +39,11 @@ _STRONG = _split(
     "oauthtoken bottoken clientsecret sharedsecret appsecret consumersecret jwtsecret tokensecret "
     "webhooksecret signingsecret hmacsecret totpsecret otpsecret usersecret secretvalue "
     "seedphrase recoveryphrase secretphrase backupphrase walletphrase mnemonicphrase "
-    "secretstring presharedkey"
+    "secretstring presharedkey dbpass smtppass mysqlpass userpass rootpass adminpass "
+    "mailpass ftppass redispass postgrespass"
 )
 _RANDOM = _split(
-    "token tokens secret secrets cookie cookies auth signingkey "
+    "bearer token tokens secret secrets cookie cookies auth signingkey "
     "encryptionkey masterkey sharedkey secretbase"
 )
 
@@ -176,6 +177,8 @@ def _is_description(value: str, name: str) -> bool:
         return not _STOP_WORDS.isdisjoint(word.lower() for word in words)
     if _CREDENTIAL_WORDS.search(value):
         return True
+    if "phrase" in name.lower():
+        return False  # a passphrase may well be a sentence
     return len(words) >= 4 and not _STOP_WORDS.isdisjoint(word.lower() for word in words)
 
 
@@ -241,7 +244,8 @@ def looks_generated(value: str) -> bool:
 
 def _irregular(value: str) -> bool:
     """Capitals in places where neither a sentence nor camel case puts so many of them."""
-    return len(value) >= 16 and len(_TURNS.findall(value)) * 6 >= len(value)
+    share = 6 if len(value) >= 16 else 4
+    return len(value) >= 8 and len(_TURNS.findall(value)) * share >= len(value)
 
 
 def looks_random(value: str) -> bool:

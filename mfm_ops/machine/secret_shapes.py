@@ -156,6 +156,8 @@ def run_rule(run: bytes, before: bytes) -> str | None:
         return "telegram_token" if _random(run) else None
     if before.endswith(b"/") and _HOOK.search(before + run) and _random(run):
         return "webhook_url"
+    if before.endswith(b"1//") and run.startswith(b"0") and len(run) >= 40:
+        return "google_oauth"
     if before.endswith(b"Q~") and _random(run):
         return "azure_client_secret"
     if b"." in run and _DISCORD.fullmatch(run) and _random(run):

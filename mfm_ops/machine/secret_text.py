@@ -80,8 +80,21 @@ _KEY_BODY = re.compile(
     r"(?:\s|\\[nr])*(?:[A-Za-z0-9+/=]{16}|[A-Z][A-Za-z-]{1,24}: |Encryption: )", re.ASCII
 )
 _SCHEME = re.compile(
-    r"(?<![A-Za-z0-9])(bearer|basic) {1,4}([A-Za-z0-9._~+/=-]{6,})", re.IGNORECASE | re.ASCII
+    r"(?<![A-Za-z0-9])(bearer|basic) {1,4}([A-Za-z0-9._~+/=-]{4,})", re.IGNORECASE | re.ASCII
 )
+
+
+_HEADER = re.compile(
+    r"""authori[sz]ation\\?["']?[ \t]{0,4}[:=][ \t]{0,4}\\?["']?"""
+    r"""(?:[A-Za-z][A-Za-z0-9-]{1,24} )?([^\s"'\\]{8,512})""",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def _is_token(token: str) -> bool:
+    if len(token) >= 20 and token.isalnum():
+        return True  # no word is that long
+    return looks_generated(token) or looks_random(token)
 
 
 def _worded(text: str) -> str | None:
@@ -94,8 +107,11 @@ def _worded(text: str) -> str | None:
         if found[1].lower() == "basic":
             if _is_user_and_password(token):
                 return "basic_auth"
-        elif looks_generated(token) or looks_random(token):
+        elif _is_token(token):
             return "bearer_token"
+    for found in _HEADER.finditer(text):
+        if _is_token(found[1]):
+            return "authorization_header"
     return _assigned(text)
 
 
@@ -118,7 +134,9 @@ _WORD = re.compile(
 )
 _NAME_HEAD = re.compile(r"[A-Za-z0-9_.-]*\Z", re.ASCII)
 _NAME_TAIL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
-_OPERATOR = re.compile(r"""(\\?["'])?(\]?[ \t]*(?::=|=>|==?|:)[ \t]*|[ \t]+)""")
+_OPERATOR = re.compile(
+    r"""(\\?["'])?(\]?[ \t]*(?::=|=>|==?|:)[ \t]*|[ \t]+(?:is:?|was)[ \t]+|[ \t]+)"""
+)
 _QUOTED = re.compile(r"""\\?(["'`])((?:(?!\1)[^\\\n]|\\.){0,256}?)\\?\1""", re.DOTALL)
 # Bounded, for a value is looked at again for every telling word inside it.
 _BARE = re.compile(r"""[^\s"'`]{1,256}""")
@@ -145,24 +163,26 @@ def _value_follows(text: str, start: int, end: int, name: str, strength: Strengt
     if operator is None:
         return False
     sign = operator[2].strip(" \t]")
-    if not sign and not name.startswith("-"):
-        return False
+    named = sign in {"=", ":", ":=", "=>", "=="} or name.startswith("-")
     quoted = _QUOTED.match(text, operator.end())
     if quoted:
-        return _quoted_value(quoted[2], name, strength, named_in_quotes=bool(operator[1]))
+        whole_line = sign in {"=", ":"} and _fills_line(text, start, quoted.end())
+        as_field = named and (whole_line or bool(operator[1]))
+        return _quoted_value(quoted[2], name, strength, as_field=as_field)
     bare = _BARE.match(text, operator.end())
     if bare is None:
         return False
     value = bare[0]
-    if sign == "=" and operator[2] == "=" and _begins_line(text, start):
-        stops = text[bare.end() : bare.end() + 1]
-        if stops in {"", "\n", "\r"} and not _code_like(value):
-            return exposes(_at_most_strong(strength), value, name)
+    if operator[2] == "=" and _fills_line(text, start, bare.end()) and not _code_like(value):
+        return exposes(_at_most_strong(strength), value, name)
     value = re.split(r"[;,&]", value, maxsplit=1)[0].rstrip(".,;:)]}'\"")
     if strength is Strength.RANDOM:
         return looks_random(value)
     if strength is Strength.SCHEME:
         return False  # the value follows a scheme, and `_SCHEME` looks for that
+    if not named:
+        # "the password sha256-hashes to ...": only what no prose holds
+        return _mixed(value) and looks_generated(value)
     if value.isdigit():
         return len(value) >= 4 and sign == "=" and "pass" in name.lower()
     return looks_generated(value) and value.lower() != name.lower()
@@ -172,9 +192,20 @@ def _at_most_strong(strength: Strength) -> Strength:
     return Strength.STRONG if strength > Strength.GENERATED else strength
 
 
-def _begins_line(text: str, start: int) -> bool:
-    before = text[max(0, start - 12) : start]
-    return before.rpartition("\n")[2].strip() in {"", "export", "-e", "set", "ENV"}
+def _fills_line(text: str, start: int, end: int) -> bool:
+    before = text[max(0, start - 12) : start].rpartition("\n")[2].strip()
+    return before in {"", "export", "-e", "set", "ENV"} and text[end : end + 1] in {"", "\n", "\r"}
+
+
+def _mixed(value: str) -> bool:
+    """Small letters, capitals and digits in one word of eight or more."""
+    return (
+        len(value) >= 8
+        and value.isalnum()
+        and value != value.lower()
+        and value != value.upper()
+        and any(char.isdigit() for char in value)
+    )
 
 
 _CALL = re.compile(
@@ -186,10 +217,10 @@ def _code_like(value: str) -> bool:
     return _CALL.fullmatch(value) is not None or _DOCUMENTED.fullmatch(value) is not None
 
 
-def _quoted_value(value: str, name: str, strength: Strength, *, named_in_quotes: bool) -> bool:
+def _quoted_value(value: str, name: str, strength: Strength, *, as_field: bool) -> bool:
     if strength is Strength.RANDOM:
         return looks_random(value)
     if looks_generated(value):
         return True
-    # A quoted name and a quoted value are JSON or YAML: the rule for fields holds.
-    return named_in_quotes and not _code_like(value) and exposes(strength, value, name)
+    # A quoted name and value, or a line of their own, are JSON or YAML: fields, then.
+    return as_field and not _code_like(value) and exposes(strength, value, name)

@@ -138,6 +138,11 @@ _SHAPES: dict[str, _Maker] = {
     "yaml": lambda r: "user: root\npass" + "word: " + _password(r),
     "json_text": lambda r: json.dumps({"user": "x", "api" + "Key": _draw(r, _B62, 20)}),
     "header": lambda r: "X-Api" + "-Key: " + _draw(r, _HEX, 32),
+    "token_header": lambda r: "Authorization: tok" + "en " + _draw(r, _HEX, 40),
+    "env_prefix": lambda r: "PGPASS" + "WORD=" + _draw(r, _B62, 12) + "9x psql -h db",
+    "spoken": lambda r: "the pass" + "word is " + _draw(r, _B62, 12) + "9xB",
+    "netrc": lambda r: "machine x login joe pass" + "word " + _draw(r, _B62, 12) + "9xB",
+    "quoted": lambda r: "export DB_PASS" + "WORD='" + _draw(r, string.ascii_lowercase, 10) + "'",
     "query": lambda r: "GET /v1/x?access" + "_token=" + _draw(r, _URL64, 32) + "&page=2",
 }
 
