@@ -7,7 +7,7 @@ Others import these names from `canonical`.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -32,7 +32,7 @@ MAX_INTEGER: Final = 2**53 - 1
 _MAX_SHOWN_KEY_CHARS: Final = 64
 _JSON_TYPES: Final = frozenset({type(None), bool, int, str, list, dict})
 
-_MESSAGES: Final = {
+_MESSAGES: Final[Mapping[str, str]] = {
     "json_bom": "the bytes begin with a byte order mark; write plain UTF-8",
     "json_duplicate_key": "an object has the same key twice",
     "json_float": "a number is not an integer; write it as a string or as a scaled integer",
