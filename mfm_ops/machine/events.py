@@ -23,6 +23,7 @@ __all__ = [
     "DomainEvent",
     "ENGINE_EVENT_PREFIX",
     "EVENT_CANCEL_REQUESTED",
+    "EVENT_CONTEXT_CONFLICT",
     "EVENT_DRIVER",
     "EVENT_DRIVER_STOPPED",
     "EVENT_EFFECT_RESOLVED",
@@ -51,6 +52,7 @@ DOMAIN_EVENT_CHILD_RUN_SPAWNED = "child_run_spawned"
 DOMAIN_EVENT_CHILD_RUN_COMPLETED = "child_run_completed"
 
 ENGINE_EVENT_PREFIX = "mfm."
+EVENT_CONTEXT_CONFLICT = "mfm.context_conflict"
 EVENT_DRIVER = "mfm.driver"
 EVENT_DRIVER_STOPPED = "mfm.driver_stopped"
 EVENT_IO_INTENT = "mfm.io_intent"

@@ -1,0 +1,177 @@
+"""One attempt of one state, from `StateEntered` to its end.
+
+Whether there is another attempt, and what the run does next, is left to `executor`.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from mfm_ops.machine.artifacts import ArtifactKind
+from mfm_ops.machine.canonical import canonical_json_bytes
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.config import EventProfile
+from mfm_ops.machine.errors import (
+    ContextFailure,
+    ErrorInfo,
+    IoFailure,
+    RunFailure,
+    StateError,
+    StateFailure,
+    StorageFailure,
+    TransportFailure,
+)
+from mfm_ops.machine.events import KernelEvent, StateCompleted, StateEntered, StateFailed
+from mfm_ops.machine.ids import ArtifactId
+from mfm_ops.machine.io import IoProvider
+from mfm_ops.machine.plan import StateNode
+from mfm_ops.machine.state import StateOutcome
+from mfm_ops.runtime.context import Delta, Snapshot, StagedContext
+from mfm_ops.runtime.live_io import LiveIo, OutcomeUnrecordable
+from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
+from mfm_ops.runtime.recorder import AttemptRecorder
+from mfm_ops.runtime.redact import safe_error
+from mfm_ops.runtime.writer import CancelRequested, RunWriter
+
+__all__ = ["AttemptFailed", "AttemptOutcome", "Completed", "run_attempt", "skip_state"]
+
+log = logging.getLogger(__name__)
+
+# What an event recorder refuses is the state's own mistake.
+RECORDER_CODES = frozenset({"event_name_reserved", "event_invalid", "secrets_detected"})
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The attempt succeeded; its end is durable."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The attempt failed; its end is buffered, so that what follows may share its append."""
+
+    error: StateError
+
+
+AttemptOutcome = Completed | AttemptFailed
+
+
+async def run_attempt(
+    node: StateNode,
+    attempt: int,
+    base: Snapshot,
+    *,
+    io: IoProvider,
+    writer: RunWriter,
+    persister: Persister,
+    profile: EventProfile,
+) -> AttemptOutcome:
+    """Run the handler once over `base`.
+
+    Raises:
+        OutcomeUnrecordable: an effect happened whose answer cannot be kept.
+        StorageFailure, RunFailure: the store failed, or the driver is fenced; no fault of the
+            state's.
+        CancelRequested: the run is to end.
+    """
+    await _enter(node, attempt, base, writer, persister)
+    staged = StagedContext(base)
+    recorder = AttemptRecorder(writer, profile, node.id, attempt)
+    try:
+        outcome = await node.state.handle(staged, io, recorder)
+        if isinstance(io, LiveIo) and io.unrecordable is not None:
+            raise io.unrecordable
+        if not isinstance(outcome, StateOutcome):
+            raise StateFailure(
+                StateError(
+                    info=error_info("state_outcome_invalid", "the handler returned no StateOutcome")
+                )
+            )
+        snapshot = await _checkpoint(base, staged.delta(), persister)
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt
+        info = _info_of(error, io)
+        failure_id = await _failure_snapshot(base, staged, persister)
+        failed = safe_error(StateError(state_id=node.id, info=info))
+        writer.add_kernel(
+            KernelEvent(
+                StateFailed=StateFailed(
+                    state_id=node.id, error=failed, failure_snapshot_id=failure_id
+                )
+            )
+        )
+        return AttemptFailed(failed)
+    await _complete(node, snapshot, writer)
+    return Completed(snapshot)
+
+
+async def skip_state(
+    node: StateNode, attempt: int, base: Snapshot, writer: RunWriter, persister: Persister
+) -> Completed:
+    """Complete a state at once with its base; its handler is not called."""
+    await _enter(node, attempt, base, writer, persister)
+    await _complete(node, base, writer)
+    return Completed(base)
+
+
+async def _enter(
+    node: StateNode, attempt: int, base: Snapshot, writer: RunWriter, persister: Persister
+) -> None:
+    # A merged base is an artifact that no earlier state has stored.
+    await persister.trusted(ArtifactKind.ContextSnapshot, base.canonical_bytes())
+    writer.add_kernel(
+        KernelEvent(
+            StateEntered=StateEntered(
+                state_id=node.id, attempt=attempt, base_snapshot_id=base.artifact_id
+            )
+        )
+    )
+
+
+async def _complete(node: StateNode, snapshot: Snapshot, writer: RunWriter) -> None:
+    writer.add_kernel(
+        KernelEvent(
+            StateCompleted=StateCompleted(
+                state_id=node.id, context_snapshot_id=snapshot.artifact_id
+            )
+        )
+    )
+    await writer.flush()
+
+
+async def _checkpoint(base: Snapshot, delta: Delta, persister: Persister) -> Snapshot:
+    """The context after the attempt, stored; only what is new is scanned."""
+    for key, fragment in delta.items():
+        if fragment is not None:
+            # Key and value together: a key such as `api_key` makes its value a secret.
+            refuse_secrets(b"{" + canonical_json_bytes(key) + b":" + fragment + b"}")
+    snapshot = base.apply(delta)
+    await persister.trusted(ArtifactKind.ContextSnapshot, snapshot.canonical_bytes())
+    return snapshot
+
+
+async def _failure_snapshot(
+    base: Snapshot, staged: StagedContext, persister: Persister
+) -> ArtifactId | None:
+    try:
+        return (await _checkpoint(base, staged.delta(), persister)).artifact_id
+    except Refused:
+        return None
+
+
+def _info_of(error: Exception, io: IoProvider) -> ErrorInfo:
+    """The record of a failed handler; what is no fault of the state's is raised again."""
+    if isinstance(io, LiveIo) and io.unrecordable is not None:
+        raise io.unrecordable
+    if isinstance(error, (StateFailure, IoFailure, ContextFailure, TransportFailure, Refused)):
+        return error.info
+    if isinstance(error, RunFailure) and error.info.code in RECORDER_CODES:
+        return error.info
+    if isinstance(error, (RunFailure, StorageFailure, CancelRequested, OutcomeUnrecordable)):
+        raise error
+    log.error("a state raised an unexpected exception", exc_info=error)
+    return error_info(
+        "state_panicked",
+        "the state raised an unexpected exception",
+        exception=type(error).__name__,
+    )

@@ -1,0 +1,263 @@
+"""The engine: starts and resumes runs (the contract, section 5).
+
+It validates, marks the driver, and turns what can go wrong outside of states into the contract's
+errors. Driving the states themselves is left to `drive`, one attempt to `attempt`.
+"""
+
+from collections.abc import Callable
+
+from mfm_ops.machine.artifacts import ArtifactKind
+from mfm_ops.machine.canonical import Json, artifact_id_for_bytes, canonical_json_bytes
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.config import BuildProvenance, IoMode, RunConfig, RunManifest
+from mfm_ops.machine.engine import RunResult, StartRun, Stores
+from mfm_ops.machine.errors import ErrorInfo, RunError, RunFailure, StorageError, StorageFailure
+from mfm_ops.machine.events import EVENT_DRIVER, DomainEvent, EventEnvelope, KernelEvent, RunStarted
+from mfm_ops.machine.ids import ArtifactId, RunId
+from mfm_ops.machine.plan import ExecutionPlan, GraphValidator, PlanInvalid, plan_digest
+from mfm_ops.runtime.context import Snapshot
+from mfm_ops.runtime.drive import drive
+from mfm_ops.runtime.driver import is_alive, this_process
+from mfm_ops.runtime.facts import FactIndex
+from mfm_ops.runtime.history import RunHistory, fold
+from mfm_ops.runtime.live_io import RunIo
+from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets, scanned_canonical_bytes
+from mfm_ops.runtime.router import TransportRegistry
+from mfm_ops.runtime.sources import Sources
+from mfm_ops.runtime.walk import DriveEnv
+from mfm_ops.runtime.writer import CancelRequested, RunWriter
+
+__all__ = ["Engine"]
+
+POLICY_KIND = ArtifactKind.other("Policy")
+
+
+class Engine:
+    """The `ExecutionEngine` of the seed.
+
+    `build_plan` makes a manifest's plan again on resume; `policy` is the site's policy as JSON,
+    stored with every run; `observer` is called with each event once it is durable.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: TransportRegistry,
+        build_plan: Callable[[RunManifest], ExecutionPlan],
+        build: BuildProvenance,
+        policy: Json = None,
+        observer: Callable[[EventEnvelope], None] | None = None,
+        sources: Sources | None = None,
+    ) -> None:
+        self._registry = registry
+        self._build_plan = build_plan
+        self._build = build
+        self._policy = None if policy is None else canonical_json_bytes(policy)
+        self._observer = observer
+        self._sources = sources or Sources()
+
+    @property
+    def policy_id(self) -> ArtifactId | None:
+        """The id of the policy artifact, which stands in every fact."""
+        return None if self._policy is None else artifact_id_for_bytes(self._policy)
+
+    async def start(self, stores: Stores, run: StartRun) -> RunResult:
+        """See `ExecutionEngine.start`."""
+        manifest = self._validate(run)
+        run_id = run.run_id or RunId.random()
+        if await stores.events.head_seq(run_id):
+            return await self._start_again(stores, run, run_id)
+        initial = Snapshot.of_values(run.initial_context.dump())
+        try:
+            refuse_secrets(initial.canonical_bytes())
+        except Refused as refused:
+            raise RunFailure(RunError(Other=refused.info)) from None
+        env = await self._env(
+            stores, run_id, run.plan, run.run_config, run.manifest_id, initial=initial
+        )
+        await env.io.persister.trusted(ArtifactKind.ContextSnapshot, initial.canonical_bytes())
+        await env.io.persister.trusted(ArtifactKind.Manifest, manifest)
+        env.io.writer.add_kernel(
+            KernelEvent(
+                RunStarted=RunStarted(
+                    op_id=run.plan.op_id,
+                    manifest_id=run.manifest_id,
+                    initial_snapshot_id=initial.artifact_id,
+                )
+            )
+        )
+        return await self._begin(env)
+
+    async def resume(self, stores: Stores, run_id: RunId, *, take_over: bool = False) -> RunResult:
+        """See `ExecutionEngine.resume`; `take_over` goes past a driver that still lives."""
+        history = fold(run_id, await stores.events.read_range(run_id, 1))
+        if history.status is not None:
+            return history.result
+        if not take_over and history.driver is not None and is_alive(history.driver):
+            raise _run_failure(
+                "run_busy",
+                "another process drives this run",
+                run_id=run_id,
+                **{
+                    k: history.driver[k]
+                    for k in ("driver_id", "pid", "host")
+                    if k in history.driver
+                },
+            )
+        persister = Persister(stores.artifacts)
+        manifest = await _load_manifest(persister, history.manifest_id)
+        plan = self._build_plan(manifest)
+        _validate_plan(plan)
+        recorded = history.drivers[0].get("plan_digest") if history.drivers else None
+        if recorded is not None and recorded != plan_digest(plan):
+            raise _run_failure(
+                "plan_changed", "the op expands to another plan now", run_id=run_id, field="plan"
+            )
+        initial = Snapshot.of_bytes(await persister.load_bytes(history.initial_snapshot_id))
+        env = await self._env(
+            stores,
+            run_id,
+            plan,
+            manifest.run_config,
+            history.manifest_id,
+            initial=initial,
+            history=history,
+        )
+        return await self._begin(env)
+
+    async def _start_again(self, stores: Stores, run: StartRun, run_id: RunId) -> RunResult:
+        """A run key names a run that is there already: the same manifest makes it the same run."""
+        first = await stores.events.read_range(run_id, 1, 1)
+        event = first[0].event
+        started = event.Kernel.RunStarted if event.variant == "Kernel" else None
+        if started is None or started.manifest_id != run.manifest_id:
+            raise _run_failure("run_exists", "a run with this id exists already", run_id=run_id)
+        return await self.resume(stores, run_id)
+
+    async def _env(
+        self,
+        stores: Stores,
+        run_id: RunId,
+        plan: ExecutionPlan,
+        config: RunConfig,
+        manifest_id: ArtifactId,
+        *,
+        initial: Snapshot,
+        history: RunHistory | None = None,
+    ) -> DriveEnv:
+        source = None
+        if config.replay_of is not None:
+            source = fold(config.replay_of, await stores.events.read_range(config.replay_of, 1))
+        writer = RunWriter(
+            stores.events,
+            run_id,
+            history.head_seq if history else 0,
+            now_millis=self._sources.now_millis,
+            observer=self._observer,
+        )
+        io = RunIo(
+            facts=FactIndex(history.facts.values() if history else ()),
+            persister=Persister(stores.artifacts),
+            writer=writer,
+            sources=self._sources,
+            policy_id=self.policy_id,
+        )
+        return DriveEnv(
+            stores=stores,
+            run_id=run_id,
+            manifest_id=manifest_id,
+            config=config,
+            plan=plan,
+            initial=initial,
+            history=history,
+            io=io,
+            registry=self._registry,
+            driver=this_process(),
+            replay_source=source,
+        )
+
+    async def _begin(self, env: DriveEnv) -> RunResult:
+        """Mark the driver, which fences all others, and drive to the end."""
+        policy_id = self.policy_id
+        if self._policy is not None:
+            await env.io.persister.trusted(POLICY_KIND, self._policy)
+        mark: dict[str, Json] = {
+            **env.driver.to_json(),
+            "plan_digest": str(plan_digest(env.plan)),
+            "build": self._build.model_dump(mode="json"),
+            "policy": None if policy_id is None else str(policy_id),
+        }
+        env.io.writer.add_domain(DomainEvent(name=EVENT_DRIVER, payload=mark))
+        try:
+            await env.io.writer.flush()
+        except StorageFailure as failure:
+            raise RunFailure(RunError(Storage=failure.error)) from failure
+        except RunFailure as failure:
+            if failure.info.code != "run_fenced":
+                raise
+            # Nothing of this driver is in the stream yet: somebody else was simply first.
+            raise _run_failure(
+                "run_busy", "another process drives this run", run_id=str(env.run_id)
+            ) from None
+        except CancelRequested:
+            # The walk meets the same request at its own first append.
+            pass
+        return await drive(env)
+
+    def _validate(self, run: StartRun) -> bytes:
+        """All that a start checks before anything is stored; the manifest's bytes."""
+        _validate_plan(run.plan)
+        try:
+            manifest = scanned_canonical_bytes(
+                run.manifest.model_dump(mode="json"), "manifest_mismatch"
+            )
+        except Refused as refused:
+            raise RunFailure(RunError(Other=refused.info)) from None
+        for field, same in (
+            ("manifest_id", artifact_id_for_bytes(manifest) == run.manifest_id),
+            ("op_id", run.manifest.op_id == run.plan.op_id),
+            ("run_config", run.manifest.run_config == run.run_config),
+        ):
+            if not same:
+                raise _run_failure(
+                    "manifest_mismatch", "manifest, plan and run config disagree", field=field
+                )
+        config = run.run_config
+        if config.context_checkpointing.variant != "AfterEveryState":
+            raise _run_failure(
+                "config_unsupported", "not supported yet", field="context_checkpointing"
+            )
+        if config.io_mode is IoMode.Replay and config.replay_of is None:
+            raise _run_failure(
+                "config_unsupported",
+                "a replay names the run whose facts it reads",
+                field="replay_of",
+            )
+        return manifest
+
+
+def _validate_plan(plan: ExecutionPlan) -> None:
+    try:
+        GraphValidator().validate(plan)
+    except PlanInvalid as invalid:
+        error = invalid.error
+        body = error.value
+        found = body.model_dump(mode="json") if body is not None else {}
+        info = error_info(
+            "invalid_plan", "the plan cannot be executed", reason=error.variant, **found
+        )
+        raise RunFailure(RunError(InvalidPlan=info)) from None
+
+
+async def _load_manifest(persister: Persister, manifest_id: ArtifactId) -> RunManifest:
+    data = await persister.load_bytes(manifest_id)
+    try:
+        return RunManifest.model_validate_json(data)
+    except ValueError:
+        info = error_info("unsupported_format", "the manifest was written by a newer version")
+        raise RunFailure(RunError(Storage=StorageError(Other=info))) from None
+
+
+def _run_failure(code: str, message: str, **details: Json) -> RunFailure:
+    info: ErrorInfo = error_info(code, message, **details)
+    return RunFailure(RunError(Other=info))

@@ -1,0 +1,289 @@
+"""Where does a run stand? A pure fold of its event stream, which checks the stream's rules.
+
+The store has verified the bytes; what an event means for the run is decided here and nowhere
+else. Deciding what to do next is left to `executor`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import cast
+
+from mfm_ops.machine import events as ev
+from mfm_ops.machine.canonical import Json
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.engine import RunPhase, RunResult
+from mfm_ops.machine.errors import StateError, StorageError, StorageFailure
+from mfm_ops.machine.events import DomainEvent, EventEnvelope, RunStatus
+from mfm_ops.machine.ids import ArtifactId, FactKey, OpId, RunId, StateId
+from mfm_ops.runtime.facts import BoundFact
+
+__all__ = ["Intent", "RunHistory", "StateRecord", "StateStatus", "fold"]
+
+ORPHANED = "attempt_orphaned"
+
+
+class StateStatus(StrEnum):
+    """Where one state stands; `running` is an attempt that has not ended (or never will)."""
+
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+
+
+@dataclass(slots=True)
+class StateRecord:
+    """One state's attempts so far.
+
+    `attempts` counts all of them, `charged` those that count against `max_attempts`.
+    """
+
+    state_id: StateId
+    status: StateStatus
+    base_snapshot_id: ArtifactId
+    attempts: int = 0
+    charged: int = 0
+    snapshot_id: ArtifactId | None = None
+    error: StateError | None = None
+    failure_snapshot_id: ArtifactId | None = None
+    entered_ts_millis: int | None = None
+    ended_ts_millis: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An effect that was announced: whose, under which fact key, with which request."""
+
+    state_id: StateId | None
+    key: FactKey
+    request_id: str
+
+
+@dataclass(slots=True)
+class RunHistory:
+    """A run as its events tell it. `states` is in the order in which they were first entered."""
+
+    run_id: RunId
+    op_id: OpId
+    manifest_id: ArtifactId
+    initial_snapshot_id: ArtifactId
+    started_ts_millis: int | None
+    head_seq: int = 0
+    states: dict[StateId, StateRecord] = field(default_factory=dict)
+    facts: dict[FactKey, BoundFact] = field(default_factory=dict)
+    drivers: list[dict[str, Json]] = field(default_factory=list)
+    stopped_drivers: set[str] = field(default_factory=set)
+    open_intents: dict[FactKey, Intent] = field(default_factory=dict)
+    unknown_effects: dict[FactKey, Intent] = field(default_factory=dict)
+    cancel_requested: bool = False
+    conflict: dict[str, Json] | None = None
+    status: RunStatus | None = None
+    final_snapshot_id: ArtifactId | None = None
+    ended_ts_millis: int | None = None
+
+    @property
+    def phase(self) -> RunPhase:
+        """The run's phase; a parked run is `Running`."""
+        return RunPhase.Running if self.status is None else RunPhase(self.status.value)
+
+    @property
+    def parked(self) -> bool:
+        """Whether the run waits for somebody to resolve an effect of unknown outcome."""
+        return self.status is None and bool(self.unknown_effects)
+
+    @property
+    def driver(self) -> dict[str, Json] | None:
+        """The newest driver's mark, unless it said that it stopped."""
+        if not self.drivers or self.drivers[-1].get("driver_id") in self.stopped_drivers:
+            return None
+        return self.drivers[-1]
+
+    @property
+    def failure(self) -> StateRecord | None:
+        """The state whose failure ended the run, or the last one that failed so far."""
+        failed = [s for s in self.states.values() if s.status is StateStatus.failed]
+        return max(failed, key=lambda s: s.ended_ts_millis or 0, default=None)
+
+    @property
+    def result(self) -> RunResult:
+        """What the engine answers for this run as it stands."""
+        return RunResult(
+            run_id=self.run_id, phase=self.phase, final_snapshot_id=self.final_snapshot_id
+        )
+
+
+def fold(run_id: RunId, envelopes: Iterable[EventEnvelope]) -> RunHistory:
+    """The history that `envelopes` tell, from the run's first event on.
+
+    Raises:
+        StorageFailure: `NotFound` (`run_not_found`) for an empty stream; `Corruption`
+            (`history_invalid`, with the sequence number) where a rule of the stream is broken.
+    """
+    folding = _Folding(run_id)
+    for envelope in envelopes:
+        folding.feed(envelope)
+    return folding.history
+
+
+class _Folding:
+    def __init__(self, run_id: RunId) -> None:
+        self._run_id = run_id
+        self._history: RunHistory | None = None
+        self._seq = 0
+        self._ts: int | None = None
+
+    @property
+    def history(self) -> RunHistory:
+        if self._history is None:
+            raise StorageFailure(
+                StorageError(
+                    NotFound=error_info(
+                        "run_not_found", "there is no such run", run_id=self._run_id
+                    )
+                )
+            )
+        self._history.head_seq = self._seq
+        return self._history
+
+    def feed(self, envelope: EventEnvelope) -> None:
+        self._expect(envelope.seq == self._seq + 1, "sequence_gap")
+        self._seq, self._ts = envelope.seq, envelope.ts_millis
+        event = envelope.event
+        if event.variant == "Domain":
+            self._domain(event.Domain, envelope)
+            return
+        body = event.Kernel.value
+        if isinstance(body, ev.RunStarted):
+            self._started(body)
+            return
+        history = self._open_run()
+        self._expect(history.status is None, "event_after_end")
+        if isinstance(body, ev.StateEntered):
+            self._entered(history, body)
+        elif isinstance(body, ev.StateCompleted):
+            self._completed(history, body)
+        elif isinstance(body, ev.StateFailed):
+            self._failed(history, body)
+        else:
+            history.status = body.status
+            history.final_snapshot_id = body.final_snapshot_id
+            history.ended_ts_millis = self._ts
+
+    def _started(self, body: ev.RunStarted) -> None:
+        self._expect(self._history is None and self._seq == 1, "started_twice")
+        self._history = RunHistory(
+            run_id=self._run_id,
+            op_id=body.op_id,
+            manifest_id=body.manifest_id,
+            initial_snapshot_id=body.initial_snapshot_id,
+            started_ts_millis=self._ts,
+        )
+
+    def _entered(self, history: RunHistory, body: ev.StateEntered) -> None:
+        state = history.states.get(body.state_id)
+        if state is None:
+            state = history.states[body.state_id] = StateRecord(
+                body.state_id, StateStatus.running, body.base_snapshot_id
+            )
+        else:
+            self._expect(state.status is StateStatus.failed, "attempt_overlaps")
+        self._expect(body.attempt == state.attempts, "attempt_number")
+        state.status = StateStatus.running
+        state.base_snapshot_id = body.base_snapshot_id
+        state.attempts += 1
+        state.charged += 1
+        state.entered_ts_millis, state.ended_ts_millis = self._ts, None
+
+    def _completed(self, history: RunHistory, body: ev.StateCompleted) -> None:
+        state = self._open_state(history, body.state_id)
+        state.status = StateStatus.completed
+        state.snapshot_id = body.context_snapshot_id
+        state.error = state.failure_snapshot_id = None
+        state.ended_ts_millis = self._ts
+
+    def _failed(self, history: RunHistory, body: ev.StateFailed) -> None:
+        state = self._open_state(history, body.state_id)
+        state.status = StateStatus.failed
+        state.error = body.error
+        state.failure_snapshot_id = body.failure_snapshot_id
+        state.ended_ts_millis = self._ts
+        if body.error.info.code == ORPHANED:
+            # The driver died, not the state: that costs it none of its attempts.
+            state.charged -= 1
+        for intent in list(history.open_intents.values()):
+            if intent.state_id == body.state_id:
+                del history.open_intents[intent.key]
+
+    def _domain(self, event: DomainEvent, envelope: EventEnvelope) -> None:
+        history = self._open_run()
+        if not ev.is_engine_owned(event.name):
+            return
+        payload = event.payload if isinstance(event.payload, dict) else {}
+        match event.name:
+            case ev.DOMAIN_EVENT_FACT_RECORDED:
+                self._fact(history, payload)
+            case ev.EVENT_DRIVER:
+                history.drivers.append(payload)
+            case ev.EVENT_DRIVER_STOPPED:
+                history.stopped_drivers.add(str(payload.get("driver_id")))
+            case ev.EVENT_IO_INTENT:
+                intent = _intent(payload, envelope.state_id)
+                history.open_intents[intent.key] = intent
+            case ev.EVENT_EFFECT_UNKNOWN:
+                intent = _intent(payload, envelope.state_id)
+                history.unknown_effects[intent.key] = intent
+            case ev.EVENT_EFFECT_RESOLVED:
+                history.unknown_effects.pop(FactKey(str(payload.get("key"))), None)
+            case ev.EVENT_CONTEXT_CONFLICT:
+                history.conflict = payload
+            case ev.EVENT_CANCEL_REQUESTED:
+                history.cancel_requested = True
+            case _:
+                pass
+
+    def _fact(self, history: RunHistory, payload: dict[str, Json]) -> None:
+        try:
+            recorded = ev.FactRecorded.model_validate(payload)
+        except ValueError:
+            self._expect(False, "fact_payload")
+            raise
+        meta = recorded.meta if isinstance(recorded.meta, dict) else {}
+        request_id = meta.get("request_id")
+        known = history.facts.get(recorded.key)
+        self._expect(known is None or known.payload_id == recorded.payload_id, "fact_conflict")
+        history.facts[recorded.key] = BoundFact(
+            recorded.key,
+            recorded.payload_id,
+            request_id if isinstance(request_id, str) else None,
+            cast(Json, recorded.meta),
+        )
+        history.open_intents.pop(recorded.key, None)
+
+    def _open_run(self) -> RunHistory:
+        self._expect(self._history is not None, "not_started")
+        return cast(RunHistory, self._history)
+
+    def _open_state(self, history: RunHistory, state_id: StateId) -> StateRecord:
+        state = history.states.get(state_id)
+        self._expect(state is not None and state.status is StateStatus.running, "no_open_attempt")
+        return cast(StateRecord, state)
+
+    def _expect(self, holds: bool, reason: str) -> None:
+        if not holds:
+            raise StorageFailure(
+                StorageError(
+                    Corruption=error_info(
+                        "history_invalid",
+                        "the event stream breaks a rule of its kind",
+                        run_id=self._run_id,
+                        seq=self._seq,
+                        reason=reason,
+                    )
+                )
+            )
+
+
+def _intent(payload: dict[str, Json], state_id: StateId | None) -> Intent:
+    return Intent(
+        state_id, FactKey(str(payload.get("key", ""))), str(payload.get("request_id", ""))
+    )

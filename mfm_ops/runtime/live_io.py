@@ -1,0 +1,286 @@
+"""IO for real, each answer recorded once as a fact (the contract, section 6).
+
+The order is the promise: request stored, effect announced, call made, payload stored, key bound,
+event durable, and only then does the handler see the answer. Choosing the transport is left to
+`router`, what a crash leaves behind to `history`.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import cast
+
+import anyio
+
+from mfm_ops.machine.artifacts import ArtifactKind
+from mfm_ops.machine.canonical import Json, artifact_id_for_bytes
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.errors import ErrorInfo, IoError, IoFailure, TransportFailure
+from mfm_ops.machine.events import (
+    DOMAIN_EVENT_FACT_RECORDED,
+    EVENT_IO_INTENT,
+    EVENT_IO_REFUSED,
+    DomainEvent,
+)
+from mfm_ops.machine.ids import ArtifactId, FactKey
+from mfm_ops.machine.io import IoCall, IoResult
+from mfm_ops.machine.meta import SideEffectKind
+from mfm_ops.machine.transport import LiveIoEnv, TransportReply
+from mfm_ops.runtime.facts import BoundFact, FactIndex
+from mfm_ops.runtime.persist import Persister, Refused, scanned_canonical_bytes
+from mfm_ops.runtime.router import Router
+from mfm_ops.runtime.sources import Sources
+from mfm_ops.runtime.writer import RunWriter
+
+__all__ = ["LiveIo", "OutcomeUnrecordable", "RunIo", "ambient_key", "default_key"]
+
+MAX_RANDOM_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class OutcomeUnrecordable(Exception):
+    """An effect happened whose answer cannot be recorded: the run must be parked."""
+
+    def __init__(self, key: FactKey, request_id: ArtifactId) -> None:
+        super().__init__("the answer of a side effect could not be recorded")
+        self.key = key
+        self.request_id = request_id
+
+
+@dataclass(slots=True)
+class RunIo:
+    """What all attempts of a run share."""
+
+    facts: FactIndex
+    persister: Persister
+    writer: RunWriter
+    sources: Sources
+    policy_id: ArtifactId | None
+    in_flight: dict[FactKey, anyio.Event] = field(default_factory=dict)
+
+
+def default_key(namespace: str, env: LiveIoEnv, request_id: ArtifactId) -> FactKey:
+    """The key of a call without one: state and request, never the order of calls in time."""
+    return FactKey(f"mfm:{namespace}|state:{env.state_id}|req:{request_id}")
+
+
+def ambient_key(kind: str, run_id: str, state_id: str, attempt: int, ordinal: int) -> FactKey:
+    """The key of the clock's or the random source's `ordinal`-th answer in an attempt."""
+    return FactKey(f"mfm:{kind}|run:{run_id}|state:{state_id}|attempt:{attempt}|ord:{ordinal}")
+
+
+def request_bytes(call: IoCall) -> bytes:
+    """The canonical bytes of a request, whose hash is its id.
+
+    Raises:
+        IoFailure: `io_request_invalid` or `secrets_detected`.
+    """
+    try:
+        return scanned_canonical_bytes(
+            {"namespace": call.namespace, "request": cast(Json, call.request)},
+            "io_request_invalid",
+        )
+    except Refused as refused:
+        raise IoFailure(IoError(Other=refused.info)) from None
+
+
+class LiveIo:
+    """The `IoProvider` of one attempt of a live run."""
+
+    def __init__(self, run: RunIo, router: Router, env: LiveIoEnv) -> None:
+        self._run = run
+        self._router = router
+        self._env = env
+        self._ordinals = {"now_millis": 0, "random_bytes": 0}
+        self.unrecordable: OutcomeUnrecordable | None = None
+        self._effect = env.side_effects is SideEffectKind.ApplySideEffect
+
+    async def call(self, call: IoCall) -> IoResult:
+        """See `IoProvider.call`."""
+        if self._env.side_effects is SideEffectKind.Pure:
+            raise IoFailure(IoError(Other=error_info("io_pure_state", "a pure state called out")))
+        request = request_bytes(call)
+        request_id = artifact_id_for_bytes(request)
+        key = call.fact_key or default_key(call.namespace, self._env, request_id)
+        async with _once(self._run.in_flight, key):
+            bound = self._run.facts.get(key)
+            if bound is not None:
+                if bound.request_id != request_id:
+                    raise _conflict("fact_request_mismatch", key)
+                return await self._recorded(bound)
+            transport = self._router.transport_for(call.namespace)
+            await self._run.persister.trusted(REQUEST_KIND, request)
+            if self._effect:
+                await self._announce(key, request_id)
+            try:
+                reply = await transport.call(call)
+            except TransportFailure as failure:
+                raise IoFailure(IoError(Transport=self._after_effect(failure.info))) from None
+            except Exception as error:
+                log.exception("a transport raised an unexpected exception")
+                crashed = error_info(
+                    "io_transport_crashed",
+                    "the transport raised an unexpected exception",
+                    exception=type(error).__name__,
+                )
+                raise IoFailure(IoError(Transport=crashed)) from None
+            return await self._record_reply(call, key, request_id, reply)
+
+    async def record_value(self, key: FactKey, value: Json) -> ArtifactId:
+        """See `IoProvider.record_value`."""
+        try:
+            payload = scanned_canonical_bytes(value, "io_response_invalid")
+        except Refused as refused:
+            raise IoFailure(IoError(Other=refused.info)) from None
+        async with _once(self._run.in_flight, key):
+            return await self._bind_value(key, payload, "record_value")
+
+    async def get_recorded_fact(self, key: FactKey) -> ArtifactId | None:
+        """See `IoProvider.get_recorded_fact`."""
+        bound = self._run.facts.get(key)
+        return None if bound is None else bound.payload_id
+
+    async def now_millis(self) -> int:
+        """See `IoProvider.now_millis`."""
+        key = self._next_key("now_millis")
+        bound = self._run.facts.get(key)
+        if bound is not None:
+            return cast(int, await self._run.persister.load_json(bound.payload_id))
+        now = self._run.sources.now_millis()
+        await self._bind_value(key, str(now).encode("ascii"), "now_millis")
+        return now
+
+    async def random_bytes(self, n: int) -> bytes:
+        """See `IoProvider.random_bytes`."""
+        if not 0 <= n <= MAX_RANDOM_BYTES:
+            raise IoFailure(IoError(Other=error_info("io_size_invalid", "not a size to ask for")))
+        key = self._next_key("random_bytes")
+        bound = self._run.facts.get(key)
+        if bound is not None:
+            return await self._run.persister.load_bytes(bound.payload_id)
+        data = self._run.sources.random_bytes(n)
+        await self._bind_value(key, data, "random_bytes")
+        return data
+
+    def _next_key(self, kind: str) -> FactKey:
+        ordinal = self._ordinals[kind]
+        self._ordinals[kind] = ordinal + 1
+        env = self._env
+        return ambient_key(kind, env.run_id, env.state_id, env.attempt, ordinal)
+
+    async def _recorded(self, bound: BoundFact) -> IoResult:
+        response = await self._run.persister.load_json(bound.payload_id)
+        return IoResult(response=response, recorded_payload_id=bound.payload_id)
+
+    async def _announce(self, key: FactKey, request_id: ArtifactId) -> None:
+        """Make it durable that an effect is about to happen, before it happens."""
+        payload: dict[str, Json] = {"key": str(key), "request_id": str(request_id)}
+        self._add(DomainEvent(name=EVENT_IO_INTENT, payload=payload))
+        await self._run.writer.flush()
+
+    def _after_effect(self, info: ErrorInfo) -> ErrorInfo:
+        """A failed effect may have happened all the same: repeating it needs its key."""
+        if not self._effect or self._env.idempotency_key is not None or not info.retryable:
+            return info
+        return info.model_copy(update={"retryable": False})
+
+    async def _record_reply(
+        self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply
+    ) -> IoResult:
+        try:
+            payload = scanned_canonical_bytes(reply.response, "io_response_invalid")
+        except Refused as refused:
+            await self._refuse(key, request_id, refused)
+        payload_id = await self._run.persister.trusted(ArtifactKind.FactPayload, payload)
+        meta: dict[str, Json] = {"transport": call.namespace, **_safe_meta(reply)}
+        meta["request_id"] = str(request_id)
+        if self._run.policy_id is not None:
+            meta["policy"] = str(self._run.policy_id)
+        await self._bind(BoundFact(key, payload_id, request_id, meta))
+        return IoResult(response=reply.response, recorded_payload_id=payload_id)
+
+    async def _refuse(self, key: FactKey, request_id: ArtifactId, refused: Refused) -> None:
+        """Say durably that an answer came and could not be kept; nothing of it is stored."""
+        payload: dict[str, Json] = {
+            "key": str(key),
+            "request_id": str(request_id),
+            "pointer": refused.pointer,
+            "code": str(refused.info.code),
+        }
+        self._add(DomainEvent(name=EVENT_IO_REFUSED, payload=payload))
+        await self._run.writer.flush()
+        if self._effect:
+            # Kept here too: a handler that swallows the exception does not undo the effect.
+            self.unrecordable = OutcomeUnrecordable(key, request_id)
+            raise self.unrecordable
+        raise IoFailure(IoError(Other=refused.info))
+
+    async def _bind_value(self, key: FactKey, payload: bytes, source: str) -> ArtifactId:
+        payload_id = artifact_id_for_bytes(payload)
+        bound = self._run.facts.get(key)
+        if bound is not None:
+            if bound.payload_id != payload_id:
+                raise _conflict("fact_payload_conflict", key)
+            return payload_id
+        await self._run.persister.trusted(ArtifactKind.FactPayload, payload)
+        await self._bind(BoundFact(key, payload_id, None, {"source": source}))
+        return payload_id
+
+    async def _bind(self, fact: BoundFact) -> None:
+        """Bind, and make it durable; a failed append leaves the key free."""
+        self._run.facts.bind(fact)
+        self._add(
+            DomainEvent(
+                name=DOMAIN_EVENT_FACT_RECORDED,
+                payload={
+                    "key": str(fact.key),
+                    "payload_id": str(fact.payload_id),
+                    "meta": fact.meta,
+                },
+            )
+        )
+        try:
+            await self._run.writer.flush()
+        except BaseException:
+            self._run.facts.unbind(fact.key)
+            raise
+
+    def _add(self, event: DomainEvent) -> None:
+        self._run.writer.add_domain(event, self._env.state_id, self._env.attempt)
+
+
+REQUEST_KIND = ArtifactKind.other("IoRequest")
+
+
+def _safe_meta(reply: TransportReply) -> dict[str, Json]:
+    """The transport's own remarks; left out whole where they may not be stored.
+
+    By now the call has happened, so its answer must not be lost for the sake of a remark.
+    """
+    try:
+        scanned_canonical_bytes(dict(reply.meta), "io_response_invalid")
+    except Refused as refused:
+        return {"meta_refused": str(refused.info.code)}
+    return dict(reply.meta)
+
+
+def _conflict(code: str, key: FactKey) -> IoFailure:
+    return IoFailure(
+        IoError(Other=error_info(code, "the fact key is bound to something else", key=str(key)))
+    )
+
+
+class _once:  # noqa: N801 - a context manager, read as a verb
+    """Lets one task at a time work on a fact key; the others wait and then find it bound."""
+
+    def __init__(self, in_flight: dict[FactKey, anyio.Event], key: FactKey) -> None:
+        self._in_flight = in_flight
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        while (busy := self._in_flight.get(self._key)) is not None:
+            await busy.wait()
+        self._in_flight[self._key] = anyio.Event()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._in_flight.pop(self._key).set()

@@ -1,0 +1,122 @@
+"""The one door to disk: scan for secrets, make canonical bytes, put.
+
+Nothing structured reaches an artifact store but through here. Turning a refusal into the error
+of its place is left to the callers.
+"""
+
+from mfm_ops.machine.artifacts import ArtifactKind
+from mfm_ops.machine.canonical import (
+    CanonicalError,
+    Json,
+    artifact_id_for_bytes,
+    canonical_json_bytes,
+    parse_canonical,
+)
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.errors import MfmFailure, StorageError, StorageFailure
+from mfm_ops.machine.ids import ArtifactId
+from mfm_ops.machine.secrets import find_secret_in_canonical
+from mfm_ops.machine.stores import ArtifactStore, StagingArtifactStore
+
+__all__ = ["Persister", "Refused", "refuse_secrets", "scanned_canonical_bytes"]
+
+
+class Refused(MfmFailure):
+    """A value may not be stored: `secrets_detected`, or it has no canonical form."""
+
+    @property
+    def pointer(self) -> str:
+        """Where in the value the trouble is (RFC 6901)."""
+        details = self.info.details
+        return str(details.get("pointer", "")) if isinstance(details, dict) else ""
+
+
+def scanned_canonical_bytes(value: Json, invalid_code: str) -> bytes:
+    """The canonical bytes of `value`, which holds no secret.
+
+    Raises:
+        Refused: `secrets_detected` with pointer and rule, or `invalid_code` with pointer and
+            reason when there is no canonical form.
+    """
+    try:
+        data = canonical_json_bytes(value)
+    except CanonicalError as error:
+        raise Refused(
+            error_info(
+                invalid_code,
+                "a value has no canonical JSON form",
+                pointer=error.pointer,
+                reason=error.code,
+            )
+        ) from None
+    refuse_secrets(data)
+    return data
+
+
+def refuse_secrets(data: bytes, at: str = "") -> None:
+    """Raise `Refused` when canonical JSON `data` holds a secret; `at` is put before its pointer."""
+    finding = find_secret_in_canonical(data)
+    if finding is not None:
+        raise Refused(
+            error_info(
+                "secrets_detected",
+                "a value that looks like a secret was not stored",
+                pointer=at + finding.pointer,
+                rule=finding.rule,
+            )
+        )
+
+
+class Persister:
+    """Writes and reads artifacts for the runtime and the SDK."""
+
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        self._artifacts = artifacts
+        self._stage = artifacts.stage if isinstance(artifacts, StagingArtifactStore) else None
+        self._stage_limit = (
+            artifacts.stage_limit_bytes if isinstance(artifacts, StagingArtifactStore) else 0
+        )
+
+    async def json(
+        self, kind: ArtifactKind, value: Json, *, invalid_code: str = "io_request_invalid"
+    ) -> ArtifactId:
+        """Store a JSON value; see `scanned_canonical_bytes` for what is refused.
+
+        Durable no later than the next append that returns.
+        """
+        return await self.trusted(kind, scanned_canonical_bytes(value, invalid_code))
+
+    async def trusted(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        """Store bytes that were scanned already, or that are no JSON (random bytes)."""
+        if self._stage is not None and len(data) <= self._stage_limit:
+            return self._stage(kind, data)
+        return await self._artifacts.put(kind, data)
+
+    async def load_json(self, artifact_id: ArtifactId) -> Json:
+        """The value of a stored JSON artifact.
+
+        Raises:
+            StorageFailure: as the store's `get`; `Corruption` when the bytes are not canonical.
+        """
+        data = await self._artifacts.get(artifact_id)
+        try:
+            return parse_canonical(data)
+        except CanonicalError:
+            raise StorageFailure(
+                StorageError(
+                    Corruption=error_info(
+                        "artifact_corrupt",
+                        "a stored artifact is not canonical JSON",
+                        artifact_id=artifact_id,
+                    )
+                )
+            ) from None
+
+    async def load_bytes(self, artifact_id: ArtifactId) -> bytes:
+        """The bytes of a stored artifact."""
+        return await self._artifacts.get(artifact_id)
+
+    @staticmethod
+    def id_of(data: bytes) -> ArtifactId:
+        """The id that `data` will have."""
+        return artifact_id_for_bytes(data)

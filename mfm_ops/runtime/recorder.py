@@ -1,0 +1,57 @@
+"""How a state's domain events get into the stream: checked, filtered by profile, buffered."""
+
+from collections.abc import Sequence
+
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.config import EventProfile
+from mfm_ops.machine.errors import RunError, RunFailure
+from mfm_ops.machine.events import DomainEvent, is_engine_owned
+from mfm_ops.machine.ids import StateId
+from mfm_ops.runtime.persist import Refused, scanned_canonical_bytes
+from mfm_ops.runtime.profile import keeps
+from mfm_ops.runtime.writer import RunWriter
+
+__all__ = ["AttemptRecorder"]
+
+
+class AttemptRecorder:
+    """The `EventRecorder` of one attempt.
+
+    Events become durable with the attempt's next append, at the latest with its end.
+    """
+
+    def __init__(
+        self, writer: RunWriter, profile: EventProfile, state_id: StateId, attempt: int
+    ) -> None:
+        self._writer = writer
+        self._profile = profile
+        self._state_id = state_id
+        self._attempt = attempt
+
+    async def emit(self, event: DomainEvent) -> None:
+        """See `EventRecorder.emit`."""
+        await self.emit_many([event])
+
+    async def emit_many(self, events: Sequence[DomainEvent]) -> None:
+        """See `EventRecorder.emit_many`."""
+        for event in events:
+            _check(event)
+        for event in events:
+            if keeps(self._profile, event.name):
+                self._writer.add_domain(event, self._state_id, self._attempt)
+
+
+def _check(event: DomainEvent) -> None:
+    if is_engine_owned(event.name):
+        raise RunFailure(
+            RunError(
+                Other=error_info(
+                    "event_name_reserved", "the event's name is the engine's own", name=event.name
+                )
+            )
+        )
+    try:
+        scanned_canonical_bytes(event.payload, "event_invalid")
+        scanned_canonical_bytes(event.name, "event_invalid")
+    except Refused as refused:
+        raise RunFailure(RunError(Other=refused.info)) from None

@@ -1,0 +1,51 @@
+"""What of an error may be persisted (the contract, section 9). Pure."""
+
+from typing import cast
+
+from mfm_ops.machine.canonical import CanonicalError, Json, canonical_json_bytes
+from mfm_ops.machine.codes import CATALOGUE
+from mfm_ops.machine.errors import ErrorInfo, StateError
+from mfm_ops.machine.secrets import find_secret_in_canonical, text_has_secret
+
+__all__ = ["WITHHELD_MESSAGE", "safe_error", "safe_info"]
+
+WITHHELD_MESSAGE = "the message was withheld: it held something that looks like a secret"
+
+
+def safe_info(info: ErrorInfo) -> ErrorInfo:
+    """`info` with only the details that its code declares safe, and a message without secrets.
+
+    A code that is not in the catalogue declares nothing, so its details are dropped.
+    """
+    return ErrorInfo(
+        code=info.code,
+        category=info.category,
+        retryable=info.retryable,
+        message=WITHHELD_MESSAGE if text_has_secret(info.message) else info.message,
+        details=_safe_details(info),
+    )
+
+
+def safe_error(error: StateError) -> StateError:
+    """`error` with its record made safe."""
+    return StateError(state_id=error.state_id, info=safe_info(error.info))
+
+
+def _safe_details(info: ErrorInfo) -> Json:
+    row = CATALOGUE.get(info.code)
+    if row is None or not isinstance(info.details, dict):
+        return None
+    details = cast(dict[str, Json], info.details)
+    kept = {key: value for key, value in details.items() if key in row.safe_details}
+    try:
+        data = canonical_json_bytes(kept)
+    except CanonicalError:
+        return None
+    if find_secret_in_canonical(data) is None:
+        return cast(Json, kept) if kept else None
+    clean = {
+        key: value
+        for key, value in kept.items()
+        if find_secret_in_canonical(canonical_json_bytes({key: value})) is None
+    }
+    return cast(Json, clean) if clean else None

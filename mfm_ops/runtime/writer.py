@@ -1,0 +1,173 @@
+"""The only caller of `EventStore.append` for a run.
+
+It holds the expected sequence number, buffers events until they must be durable, and is where a
+driver learns that others have written: control events are obeyed, a newer driver fences it.
+"""
+
+from collections.abc import Callable
+
+import anyio
+
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.errors import RunError, RunFailure, StorageError, StorageFailure
+from mfm_ops.machine.events import (
+    EVENT_CANCEL_REQUESTED,
+    EVENT_DRIVER,
+    EVENT_EFFECT_RESOLVED,
+    DomainEvent,
+    Event,
+    EventEnvelope,
+    KernelEvent,
+)
+from mfm_ops.machine.ids import RunId, StateId
+from mfm_ops.machine.stores import EventStore
+
+__all__ = ["CancelRequested", "RunWriter"]
+
+CONTROL_EVENTS = frozenset({EVENT_CANCEL_REQUESTED, EVENT_EFFECT_RESOLVED})
+
+
+class CancelRequested(Exception):
+    """Somebody asked for the run to be cancelled; what was to be written is written."""
+
+
+class RunWriter:
+    """Appends one run's events, in order, on behalf of one driver.
+
+    `add` buffers; `flush` makes all that is buffered durable in one append. A task that dies in
+    between loses only what nothing depends on yet.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        run_id: RunId,
+        head_seq: int,
+        *,
+        now_millis: Callable[[], int],
+        observer: Callable[[EventEnvelope], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._head = head_seq
+        self._now_millis = now_millis
+        self._observer = observer
+        self._pending: list[EventEnvelope] = []
+        self._in_flight: list[EventEnvelope] = []
+        self._lock = anyio.Lock(fast_acquire=True)
+        self.cancel_requested = False
+
+    @property
+    def head_seq(self) -> int:
+        """The last sequence number that is known to be durable."""
+        return self._head
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether there are events that are not durable yet."""
+        return bool(self._pending)
+
+    def add_kernel(self, event: KernelEvent) -> None:
+        """Buffer a kernel event."""
+        self._add(Event(Kernel=event), None, None)
+
+    def add_domain(
+        self, event: DomainEvent, state_id: StateId | None = None, attempt: int | None = None
+    ) -> None:
+        """Buffer a domain event of an attempt, or of the run."""
+        self._add(Event(Domain=event), state_id, attempt)
+
+    def _add(self, event: Event, state_id: StateId | None, attempt: int | None) -> None:
+        self._pending.append(
+            EventEnvelope(
+                run_id=self._run_id,
+                seq=self._head + len(self._in_flight) + len(self._pending) + 1,
+                ts_millis=self._now_millis(),
+                event=event,
+                state_id=state_id,
+                attempt=attempt,
+            )
+        )
+
+    def drop_pending(self) -> None:
+        """Forget what is not durable: an interrupted attempt leaves no half of itself."""
+        self._pending.clear()
+
+    async def flush(self) -> None:
+        """Make all buffered events durable.
+
+        Raises:
+            RunFailure: `run_fenced` when another driver took the run over.
+            StorageFailure: the store failed; the events are still buffered, nothing was written.
+            CancelRequested: they are written, and the run should end.
+        """
+        async with self._lock:
+            while self._pending:
+                await self._append_pending()
+        if self.cancel_requested:
+            raise CancelRequested
+
+    async def _append_pending(self) -> None:
+        # What other tasks add during the append goes on from what is in flight.
+        self._in_flight, self._pending = self._pending, []
+        stale = False
+        try:
+            self._head = await self._store.append(self._run_id, self._head, self._in_flight)
+        except BaseException as error:
+            self._pending = self._in_flight + self._pending
+            self._in_flight = []
+            stale = isinstance(error, StorageFailure) and error.error.variant == "Concurrency"
+            if not stale:
+                raise
+        if stale:
+            await self._catch_up()
+            return
+        written, self._in_flight = self._in_flight, []
+        if self._observer is not None:
+            for envelope in written:
+                self._observer(envelope)
+
+    async def _catch_up(self) -> None:
+        """Read what others appended: obey control events, or learn that this driver is fenced."""
+        tail = await self._store.read_range(self._run_id, self._head + 1)
+        for envelope in tail:
+            event = envelope.event
+            name = event.Domain.name if event.variant == "Domain" else ""
+            if name not in CONTROL_EVENTS:
+                raise self._fenced(envelope)
+            if name == EVENT_CANCEL_REQUESTED:
+                self.cancel_requested = True
+        if not tail:
+            raise StorageFailure(
+                StorageError(
+                    Corruption=error_info(
+                        "history_invalid",
+                        "the store refused an append that goes on from its own head",
+                        run_id=self._run_id,
+                        seq=self._head,
+                        reason="head_mismatch",
+                    )
+                )
+            )
+        self._head = tail[-1].seq
+        self._pending = [
+            envelope.model_copy(update={"seq": self._head + offset})
+            for offset, envelope in enumerate(self._pending, start=1)
+        ]
+
+    def _fenced(self, envelope: EventEnvelope) -> RunFailure:
+        event = envelope.event
+        payload = event.Domain.payload if event.variant == "Domain" else None
+        is_driver = event.variant == "Domain" and event.Domain.name == EVENT_DRIVER
+        winner = payload if is_driver and isinstance(payload, dict) else {}
+        who = {key: winner[key] for key in ("driver_id", "pid", "host") if key in winner}
+        return RunFailure(
+            RunError(
+                Other=error_info(
+                    "run_fenced",
+                    "another driver took the run over",
+                    run_id=self._run_id,
+                    **who,
+                )
+            )
+        )
