@@ -1,0 +1,84 @@
+"""Watches a running tree and says when it is over a limit.
+
+The way where no cgroup can hold it: samples, so a tree may be over a limit for some milliseconds.
+What is sampled is `tree`'s, what follows is the caller's.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transports.tree import proportional_memory, tree_usage
+
+__all__ = ["Watch", "WatchLimits"]
+
+# A bomb goes off at the start or never, and a short program should leave a sample: look often at
+# first, then seldom enough to cost a fraction of a percent.
+_FIRST_INTERVAL_S = 0.005
+_INTERVAL_S = 0.025
+_FIRST_SAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLimits:
+    """None is no limit. `tasks` counts processes and threads."""
+
+    memory_bytes: int | None = None
+    tasks: int | None = None
+
+
+class Watch:
+    """Samples the tree below `root` until stopped; `on_limit` is called once, with the name.
+
+    `peak_memory_bytes` is the largest sample, None before the first. `cpu_s` is the CPU time of
+    the busiest process, in whole seconds.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        root: int,
+        limits: WatchLimits,
+        on_limit: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._root = root
+        self._limits = limits
+        self._on_limit = on_limit
+        self._samples = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.peak_memory_bytes: int | None = None
+        self.cpu_s = 0
+
+    def start(self) -> None:
+        """Sample from now on."""
+        interval = _FIRST_INTERVAL_S if self._samples < _FIRST_SAMPLES else _INTERVAL_S
+        self._timer = self._loop.call_later(interval, self._sample)
+
+    def stop(self) -> None:
+        """Sample no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sample(self) -> None:
+        self._samples += 1
+        limits = self._limits
+        usage = tree_usage(self._root, limits.tasks or 1_000_000)
+        memory = usage.memory_bytes
+        exceeded = None
+        if limits.tasks is not None and usage.tasks > limits.tasks:
+            exceeded = "processes"
+        elif limits.memory_bytes is not None and memory > limits.memory_bytes:
+            # Processes that share pages look larger than they are.
+            memory = proportional_memory(usage)
+            if memory > limits.memory_bytes:
+                exceeded = "memory"
+        if memory:
+            self.peak_memory_bytes = max(self.peak_memory_bytes or 0, memory)
+        self.cpu_s = max(self.cpu_s, usage.max_cpu_s)
+        if exceeded is None:
+            self.start()
+        else:
+            self._timer = None
+            self._on_limit(exceeded)
