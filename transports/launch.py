@@ -1,0 +1,153 @@
+"""Builds the two commands that can start a program: the sandbox's, and the bare supervisor's.
+
+Options travel in a sealed-off memory file, not on the command line, which every user of the host
+can read. What is in the sandbox was decided by `sandbox` and `view`.
+"""
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from transports.bubblewrap import Bubblewrap
+from transports.child import Command
+from transports.policy import ExecPolicy
+from transports.program import PinnedProgram
+from transports.sandbox import (
+    MAX_ARGUMENTS,
+    Mounts,
+    encode_args,
+    launcher_argv,
+    sandbox_args,
+)
+from transports.view import ProgramView, host_mounts, program_view
+
+__all__ = [
+    "TooManyArgumentsError",
+    "bare_command",
+    "rlimits",
+    "sandbox_command",
+    "sandboxed_command",
+]
+
+_MIB = 1024 * 1024
+_SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
+
+MakeCommand = Callable[[int, int], Command]
+
+
+class TooManyArgumentsError(ValueError):
+    """The program's arguments and environment are more than the launcher takes."""
+
+
+def rlimits(policy: ExecPolicy) -> tuple[tuple[int, int, int], ...]:
+    """The policy's per-process limits as (resource, soft, hard). No process dumps core."""
+    limits = [(resource.RLIMIT_CORE, 0, 0)]
+    if policy.cpu_s is not None:
+        # SIGXCPU at the limit, and SIGKILL a second later for those that ignore it.
+        limits.append((resource.RLIMIT_CPU, policy.cpu_s, policy.cpu_s + 1))
+    if policy.open_files is not None:
+        limits.append((resource.RLIMIT_NOFILE, policy.open_files, policy.open_files))
+    if policy.file_size_mb is not None:
+        size = policy.file_size_mb * _MIB
+        limits.append((resource.RLIMIT_FSIZE, size, size))
+    return tuple(limits)
+
+
+@contextmanager
+def sandboxed_command(
+    bubblewrap: Bubblewrap,
+    policy: ExecPolicy,
+    program: PinnedProgram,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+) -> Iterator[MakeCommand]:
+    """The command that runs `program` in the sandbox; valid inside the `with` block.
+
+    Raises:
+        TooManyArgumentsError: bubblewrap takes at most `MAX_ARGUMENTS`.
+    """
+    view = program_view(program, bind_fd_supported=bubblewrap.bind_fd)
+    mounts = host_mounts(policy, program.roots)
+    with sandbox_command(bubblewrap, policy, mounts, view, argv=argv, env=env) as make:
+        yield make
+
+
+@contextmanager
+def sandbox_command(
+    bubblewrap: Bubblewrap,
+    policy: ExecPolicy,
+    mounts: Mounts,
+    view: ProgramView,
+    *,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+) -> Iterator[MakeCommand]:
+    """As `sandboxed_command`, for a view that the caller made."""
+    with _memory_file("mfm-sandbox") as options:
+
+        def make(status_fd: int, gate_fd: int) -> Command:
+            args = sandbox_args(
+                policy,
+                mounts,
+                env,
+                pinned=view.pinned,
+                links=view.links,
+                status_fd=status_fd,
+                gate_fd=gate_fd,
+            )
+            command = launcher_argv(bubblewrap.path, options, view.path, argv)
+            if len(args) + len(command) > MAX_ARGUMENTS:
+                raise TooManyArgumentsError
+            _fill(options, encode_args(args))
+            pinned = () if view.pinned is None else (view.pinned.fd,)
+            return Command(command, (options, *pinned), "init")
+
+        yield make
+
+
+@contextmanager
+def bare_command(
+    policy: ExecPolicy, program: PinnedProgram, argv: Sequence[str], env: Mapping[str, str]
+) -> Iterator[MakeCommand]:
+    """The command that runs `program` without a sandbox, under `supervisor`."""
+    with _memory_file("mfm-spec") as spec:
+
+        def make(status_fd: int, gate_fd: int) -> Command:
+            fields = {
+                "argv": [program.requested, *argv],
+                "env": dict(env),
+                "script": program.script,
+                "rlimits": [_within_ours(*limit) for limit in rlimits(policy)],
+            }
+            _fill(spec, orjson.dumps(fields))
+            numbers = (str(fd) for fd in (status_fd, gate_fd, program.fd, spec))
+            command = (sys.executable, "-I", "-S", "-B", _SUPERVISOR, *numbers)
+            return Command(command, (program.fd, spec), "gate")
+
+        yield make
+
+
+def _within_ours(limit: int, soft: int, hard: int) -> tuple[int, int, int]:
+    most = resource.getrlimit(limit)[1]
+    return (limit, soft, hard) if most < 0 else (limit, min(soft, most), min(hard, most))
+
+
+@contextmanager
+def _memory_file(name: str) -> Iterator[int]:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _fill(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)

@@ -1,0 +1,270 @@
+"""From a program's path to an open file that may run: check and use the same thing.
+
+Resolves by opening, checks what was opened, follows `#!` lines and takes the digest. What the
+sandbox then shows at which path is `view`'s.
+"""
+
+# Plain calls of os: pathlib knows no descriptors, and costs where this is called often.
+# ruff: noqa: PTH115, PTH116, PTH120
+
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Self
+
+from anyio import to_thread
+
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.errors import TransportFailure
+from transports.policy import NIX_STORE, ExecPolicy, is_below
+
+__all__ = ["DigestCache", "PinnedProgram", "pin_program"]
+
+# The kernel reads this much of a `#!` line, and follows this many of them.
+_SHEBANG_BYTES = 256
+_MAX_INTERPRETERS = 4
+
+# Below this a digest costs less than handing it to a thread.
+_HASH_IN_LOOP_BYTES = 256 * 1024
+
+_REOPEN_TRIES = 8
+
+
+@dataclass(slots=True)
+class PinnedProgram:
+    """An opened, checked program. Close it, or use it as a context manager.
+
+    `fd` is open for reading where the file's mode allows it (`readable`), else by path only.
+    `roots` are the prefixes and read-only paths that hold it and its interpreters. `sealed` says
+    that its path cannot come to mean another file (a Nix store, as Nix leaves it).
+    """
+
+    fd: int
+    requested: str
+    resolved: str
+    readable: bool
+    script: bool
+    size: int
+    roots: tuple[str, ...]
+    sealed: bool
+    stamp: tuple[int, int, int, int, int]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        os.close(self.fd)
+
+    def changed(self) -> bool:
+        """Whether the opened file itself was written to since the check.
+
+        Replacing the path changes the link count, and so ctime; that is no change of content.
+        """
+        now = os.fstat(self.fd)
+        return (now.st_size, now.st_mtime_ns) != self.stamp[2:4]
+
+
+def pin_program(path: str, policy: ExecPolicy) -> PinnedProgram:
+    """Open the program at `path` and check that `policy` lets it run.
+
+    Raises:
+        TransportFailure: exec_program_missing, exec_program_not_allowed (details.reason
+            `outside_prefixes` or `interpreter`), exec_program_not_executable, exec_spawn_failed
+            (details.reason `exec_format`).
+    """
+    fd, resolved = _open_resolved(path)
+    try:
+        root = _owner(resolved, policy.allow_prefixes)
+        if root is None:
+            raise _failure(
+                "exec_program_not_allowed",
+                "the program does not lie under an allowed prefix",
+                reason="outside_prefixes",
+                program_path=resolved,
+            )
+        info = _require_executable(fd, resolved)
+        roots = [root]
+        head = _read_head(fd)
+        if head is not None:
+            roots += _interpreter_roots(head, resolved, policy)
+            # O_NONBLOCK is of no effect on the regular file that this was checked to be.
+            readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            os.close(fd)
+            fd = readable
+        return PinnedProgram(
+            fd=fd,
+            requested=path,
+            resolved=resolved,
+            readable=head is not None,
+            script=head is not None and head.startswith(b"#!"),
+            size=info.st_size,
+            roots=tuple(dict.fromkeys(roots)),
+            sealed=_is_sealed(resolved, info),
+            stamp=_stamp(info),
+        )
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+class DigestCache:
+    """SHA-256 of programs, remembered while device, inode, size, mtime and ctime stay the same."""
+
+    def __init__(self, capacity: int = 256) -> None:
+        self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._capacity = capacity
+
+    async def sha256(self, program: PinnedProgram) -> str | None:
+        """The hex digest of `program`; None where it may be run but not read."""
+        if not program.readable:
+            return None
+        known = self._known.get(program.stamp)
+        if known is not None:
+            self._known.move_to_end(program.stamp)
+            return known
+        if program.size <= _HASH_IN_LOOP_BYTES:
+            digest = _hash(program.fd)
+        else:
+            digest = await to_thread.run_sync(_hash, program.fd)
+        if _stamp(os.fstat(program.fd)) == program.stamp:
+            self._known[program.stamp] = digest
+            while len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        return digest
+
+
+def _hash(fd: int) -> str:
+    # By position: the descriptor's own offset belongs to whoever copies the file.
+    digest = hashlib.sha256()
+    offset = 0
+    while chunk := os.pread(fd, 1024 * 1024, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.hexdigest()
+
+
+def _stamp(info: os.stat_result) -> tuple[int, int, int, int, int]:
+    return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _failure(code: str, message: str, **details: str) -> TransportFailure:
+    return TransportFailure(error_info(code, message, **details))
+
+
+def _open_resolved(path: str) -> tuple[int, str]:
+    """Open `path` without reading it, and say where the opened file lies.
+
+    The kernel's own answer for the open file: there is no second look-up to race with.
+    """
+    for _ in range(_REOPEN_TRIES):
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except PermissionError:
+            raise _failure(
+                "exec_program_not_executable", "the program cannot be reached", reason="permission"
+            ) from None
+        except (OSError, ValueError):
+            raise _failure("exec_program_missing", "there is no such program") from None
+        resolved = os.readlink(f"/proc/self/fd/{fd}")
+        if not resolved.endswith(" (deleted)"):
+            return fd, resolved
+        # Replaced between the open and the readlink: what lies there now is what counts.
+        os.close(fd)
+    raise _failure("exec_program_missing", "the program is being replaced over and over")
+
+
+def _owner(path: str, roots: tuple[str, ...]) -> str | None:
+    owners = [root for root in roots if is_below(path, root)]
+    return min(owners, key=len, default=None)
+
+
+def _require_executable(fd: int, path: str) -> os.stat_result:
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        reason = "directory" if stat.S_ISDIR(info.st_mode) else "not_regular"
+    elif not os.access(f"/proc/self/fd/{fd}", os.X_OK):
+        reason = "mode"
+    else:
+        return info
+    raise _failure(
+        "exec_program_not_executable",
+        "the program is not an executable file",
+        reason=reason,
+        program_path=path,
+    )
+
+
+def _read_head(fd: int) -> bytes | None:
+    try:
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return None
+    try:
+        return os.pread(readable, _SHEBANG_BYTES, 0)
+    finally:
+        os.close(readable)
+
+
+def _interpreter_roots(head: bytes, path: str, policy: ExecPolicy) -> list[str]:
+    """The roots that hold the interpreters that `head` leads to; none for a native program."""
+    roots: list[str] = []
+    for _ in range(_MAX_INTERPRETERS):
+        if head.startswith(b"\x7fELF"):
+            return roots
+        if not head.startswith(b"#!"):
+            # execvp would hand it to a shell that nobody named.
+            raise _failure(
+                "exec_spawn_failed",
+                "the program is neither a native executable nor a script with a #! line",
+                reason="exec_format",
+                program_path=path,
+            )
+        words = head[2:].split(b"\n", 1)[0].split()
+        interpreter = os.fsdecode(words[0]) if words else ""
+        owner, head = _check_interpreter(interpreter, policy)
+        roots.append(owner)
+    raise _interpreter_failure()
+
+
+def _check_interpreter(interpreter: str, policy: ExecPolicy) -> tuple[str, bytes]:
+    if not interpreter.startswith("/"):
+        raise _interpreter_failure()
+    try:
+        fd, resolved = _open_resolved(interpreter)
+    except TransportFailure:
+        raise _interpreter_failure() from None
+    try:
+        owner = _owner(resolved, policy.allow_prefixes + policy.read_only_paths)
+        if owner is None:
+            raise _interpreter_failure()
+        _require_executable(fd, resolved)
+        head = _read_head(fd)
+        # Execute-only: nothing but a native program can be.
+        return owner, b"\x7fELF" if head is None else head
+    finally:
+        os.close(fd)
+
+
+def _interpreter_failure() -> TransportFailure:
+    return _failure(
+        "exec_program_not_allowed",
+        "the script's interpreter lies under no allowed prefix and no read-only path",
+        reason="interpreter",
+    )
+
+
+def _is_sealed(path: str, info: os.stat_result) -> bool:
+    """Whether Nix made this: in its store, with no write bit up to the store path itself."""
+    if not is_below(path, NIX_STORE) or info.st_mode & 0o222:
+        return False
+    parent = os.path.dirname(path)
+    try:
+        while parent != NIX_STORE:
+            if os.stat(parent).st_mode & 0o222:
+                return False
+            parent = os.path.dirname(parent)
+    except OSError:
+        return False
+    return True

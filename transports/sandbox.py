@@ -1,0 +1,123 @@
+"""Pure: policy, program and what lies where → the bubblewrap command (the contract, section 8).
+
+Nothing here touches the system. `view` looks at the host, `program` opens what runs, and
+`process_exec` runs the command.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from transports.policy import ExecPolicy
+
+__all__ = [
+    "MAX_ARGUMENTS",
+    "PRIVATE_DIR",
+    "Mounts",
+    "PinnedFile",
+    "encode_args",
+    "launcher_argv",
+    "sandbox_args",
+]
+
+# Below the sandbox's own /dev, which becomes read-only: a place that is there whatever the policy
+# binds, and where no process of the host can replace anything.
+PRIVATE_DIR = "/dev/mfm"
+
+# The sandbox's own, in its own mount namespace.
+_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108
+
+# bubblewrap refuses more than 9000 arguments, those of `--args` included.
+MAX_ARGUMENTS = 9000
+
+_NOBODY = "65534"
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """What of the host is to be seen: (source, destination) binds and (target, path) links."""
+
+    read_only: tuple[str, ...] = ()
+    read_write: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedFile:
+    """The opened program, to be seen at `path` whatever happens to its own path meanwhile.
+
+    With `copy` its bytes are copied, else the file is bound.
+    """
+
+    fd: int
+    path: str
+    copy: bool
+
+
+def sandbox_args(
+    policy: ExecPolicy,
+    mounts: Mounts,
+    env: Mapping[str, str],
+    *,
+    pinned: PinnedFile | None = None,
+    links: Iterable[tuple[str, str]] = (),
+    status_fd: int,
+    gate_fd: int,
+) -> tuple[str, ...]:
+    """The options of one sandbox, without the program and its arguments.
+
+    `links` are further (target, path) symbolic links, all below `PRIVATE_DIR`. The sandbox tells
+    its state on `status_fd` as JSON documents and waits on `gate_fd` before it runs anything.
+    """
+    args = [
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
+    if not policy.network:
+        args.append("--unshare-net")
+    # Mapped to nobody: a program that is run by root owns files as root does, but cannot pass for
+    # root, and tools that refuse to run as root do run.
+    args += ["--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "mfm"]
+    args += ["--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv"]
+    whole_root = "/" in mounts.read_only
+    if whole_root:
+        args += ["--ro-bind", "/", "/"]
+    # Memory that a program writes to a tmpfs is nobody's resident set: bound it by itself.
+    size = ["--size", str(policy.memory_mb * _MIB)] if policy.memory_mb is not None else []
+    args += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", _SHM]
+    # Before the binds, which may lie below /tmp.
+    args += [*size, "--perms", "1777", "--tmpfs", _TMP]
+    for path in mounts.read_only:
+        if path != "/":
+            args += ["--ro-bind-try", path, path]
+    for target, path in mounts.links:
+        args += ["--symlink", target, path]
+    for path in mounts.read_write:
+        args += ["--bind", path, path]
+    if pinned is not None and pinned.copy:
+        args += ["--perms", "0555", "--ro-bind-data", str(pinned.fd), pinned.path]
+    elif pinned is not None:
+        args += ["--ro-bind-fd", str(pinned.fd), pinned.path]
+    for target, path in links:
+        args += ["--symlink", target, path]
+    args += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", _TMP]
+    for name, value in env.items():
+        args += ["--setenv", name, value]
+    args += ["--json-status-fd", str(status_fd), "--block-fd", str(gate_fd)]
+    return tuple(args)
+
+
+def encode_args(args: Sequence[str]) -> bytes:
+    """`args` as bubblewrap's `--args` reads them: each ended by a NUL.
+
+    Values of the environment so stay out of the process list, which every user can read.
+    """
+    return b"".join(arg.encode() + b"\0" for arg in args)
+
+
+def launcher_argv(bwrap: str, args_fd: int, program: str, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command that is run: options from `args_fd`, then the program and its arguments."""
+    return (bwrap, "--args", str(args_fd), "--", program, *argv)

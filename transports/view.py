@@ -1,0 +1,95 @@
+"""Looks at the host and decides what of it a program is to see, and under which path it runs.
+
+The command that comes of it is `sandbox`'s, the checks were `program`'s.
+"""
+
+# Plain calls of os: pathlib knows no descriptors, and costs where this is called often.
+# ruff: noqa: PTH115, PTH118, PTH119, PTH208
+
+import os
+from dataclasses import dataclass
+
+from transports.policy import ExecPolicy, is_below
+from transports.program import PinnedProgram
+from transports.sandbox import PRIVATE_DIR, Mounts, PinnedFile
+
+__all__ = ["ProgramView", "host_mounts", "program_view"]
+
+# Up to this size a copy costs less than a millisecond and needs no bind, so that a program that is
+# being replaced at that very moment still runs as it was when it was checked.
+_COPY_BYTES = 1024 * 1024
+
+# Directories with more entries than this are not mirrored.
+_MAX_COMPANIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramView:
+    """How a checked program appears in the sandbox; `path` is what is run there."""
+
+    path: str
+    pinned: PinnedFile | None
+    links: tuple[tuple[str, str], ...]
+
+
+def host_mounts(policy: ExecPolicy, roots: tuple[str, ...]) -> Mounts:
+    """What to bind for `policy` and the program's own `roots`.
+
+    Each bind costs as much as a hundred links: paths inside others are dropped, and a path that
+    is a symbolic link into another one (`/lib` → `usr/lib`) becomes the same link.
+    """
+    wanted = sorted(set(policy.read_only_paths) | set(roots), key=lambda path: (len(path), path))
+    binds: list[str] = []
+    links: list[tuple[str, str]] = []
+    for path in wanted:
+        if any(is_below(path, kept) for kept in binds):
+            continue
+        target = _link_target(path)
+        if target is not None and any(
+            is_below(os.path.realpath(path), other) for other in wanted if other != path
+        ):
+            links.append((target, path))
+        else:
+            binds.append(path)
+    return Mounts(tuple(binds), policy.read_write_paths, tuple(links))
+
+
+def program_view(program: PinnedProgram, *, bind_fd_supported: bool) -> ProgramView:
+    """Under which path `program` runs, so that what was checked is what runs.
+
+    A sealed program runs from its own path. Any other is pinned below `PRIVATE_DIR`, since a bind
+    over its own path is undone by the kernel when the host replaces that path. Its neighbours, and
+    those of its directory, are linked beside it: programs look for their parts there.
+    The name stays the requested one: some programs act by the name that they are called.
+    """
+    name = os.path.basename(program.requested) or os.path.basename(program.resolved)
+    directory, own_name = os.path.split(program.resolved)
+    if program.sealed:
+        if name == own_name:
+            return ProgramView(program.resolved, None, ())
+        path = f"{PRIVATE_DIR}/bin/{name}"
+        return ProgramView(path, None, ((program.resolved, path),))
+    above, directory_name = os.path.split(directory)
+    home = f"{PRIVATE_DIR}/{directory_name or 'bin'}"
+    copy = program.readable and (program.size <= _COPY_BYTES or not bind_fd_supported)
+    links = _mirror(directory, home, {name})
+    if directory_name:
+        links += _mirror(above, PRIVATE_DIR, {directory_name})
+    return ProgramView(f"{home}/{name}", PinnedFile(program.fd, f"{home}/{name}", copy), links)
+
+
+def _mirror(source: str, place: str, taken: set[str]) -> tuple[tuple[str, str], ...]:
+    try:
+        names = sorted(os.listdir(source))
+    except OSError:
+        return ()
+    if len(names) > _MAX_COMPANIONS:
+        return ()
+    return tuple((os.path.join(source, n), f"{place}/{n}") for n in names if n not in taken)
+
+
+def _link_target(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
