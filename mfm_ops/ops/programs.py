@@ -27,7 +27,7 @@ from mfm_ops.machine.meta import (
 from mfm_ops.machine.plan import StateGraph, StateNode
 from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
-from mfm_ops.machine.wire import MAX_SAFE_INTEGER, JsonValue
+from mfm_ops.machine.wire import JsonValue
 from mfm_ops.sdk.operation import JsonOption, OpConfig, Operation, OpIo, PathOption
 
 __all__ = ["RunProgram", "RunProgramConfig"]
@@ -60,8 +60,8 @@ class RunProgramConfig(OpConfig):
     timeout_ms: int = Field(
         default=300_000,
         ge=1,
-        le=MAX_SAFE_INTEGER,
-        description="Milliseconds for writing input, running and reading all output.",
+        le=86_400_000,
+        description="Milliseconds for writing input, running and reading output; at most a day.",
         examples=[60_000],
     )
     numbers: Literal["reject", "string"] = Field(

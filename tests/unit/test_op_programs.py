@@ -131,7 +131,7 @@ def test_an_idempotency_key_is_the_states() -> None:
         ({"program_path": HELLO, "argv": [1]}, "/argv/0"),
         ({"program_path": HELLO, "env": {"A": 1}}, "/env/A"),
         ({"program_path": HELLO, "timeout_ms": 0}, "/timeout_ms"),
-        ({"program_path": HELLO, "timeout_ms": 2**53}, "/timeout_ms"),
+        ({"program_path": HELLO, "timeout_ms": 86_400_001}, "/timeout_ms"),
         ({"program_path": HELLO, "numbers": "float"}, "/numbers"),
         ({"program_path": HELLO, "stdin_json": 1.5}, "/stdin_json"),
         ({"program_path": HELLO, "idempotency_key": "k"}, "/idempotency_key"),

@@ -1,0 +1,31 @@
+"""Careful reads of files that somebody else may have put there.
+
+What the bytes mean is left to `git`, `locks` and `installation`.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["read_regular"]
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes | None:
+    """The bytes of a regular file of at most `max_bytes`; None for anything else.
+
+    A pipe, a device or an unreadable file is None too, and none of them blocks.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError):
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return data if len(data) <= max_bytes else None
