@@ -29,7 +29,7 @@ from mfm_ops.machine.config import (
 from mfm_ops.machine.context import DynContext
 from mfm_ops.machine.engine import ExecutionEngine, RunResult, StartRun, Stores
 from mfm_ops.machine.errors import RunError, RunFailure, SettingsFailure
-from mfm_ops.machine.ids import ArtifactId, ContextKey, OpId, RunId
+from mfm_ops.machine.ids import ArtifactId, OpId, RunId
 from mfm_ops.machine.plan import ExecutionPlan
 from mfm_ops.runtime.persist import Persister, Refused
 from mfm_ops.sdk.operation import AnyOperation
@@ -103,7 +103,7 @@ class RunLauncher:
         registry: Mapping[OpId, AnyOperation],
         engine: ExecutionEngine,
         stores: Stores,
-        make_context: Callable[[Mapping[ContextKey, Json]], DynContext],
+        make_context: Callable[[Mapping[str, Json]], DynContext],
         build: BuildProvenance,
         workspace: WorkspaceProvenance | None = None,
     ) -> None:
@@ -178,7 +178,9 @@ class RunLauncher:
             manifest_id=prepared.manifest_id,
             plan=prepared.plan,
             run_config=manifest.run_config,
-            initial_context=self._make_context(initial_values(manifest)),
+            initial_context=self._make_context(
+                {str(key): value for key, value in initial_values(manifest).items()}
+            ),
             run_id=run_id,
         )
         return await self._engine.start(self._stores, run)
