@@ -155,7 +155,8 @@ def imported_names(module: Module) -> Iterator[tuple[int, str]]:
 
 def project_imports(module: Module) -> Iterator[tuple[int, str]]:
     for line, name in imported_names(module):
-        if name.partition(".")[0] in PROJECT:
+        # The root holds the version, and is imported with any of its rooms anyway.
+        if name.partition(".")[0] in PROJECT and name != "mfm_ops":
             yield line, name
 
 
@@ -260,9 +261,8 @@ def test_every_module_says_its_job() -> None:
 def test_public_names_are_written_down_sorted_and_exist() -> None:
     faults = []
     for module in modules():
-        if not module.is_public or all(
-            isinstance(node, ast.Expr | ast.Import | ast.ImportFrom) for node in module.tree.body
-        ):
+        bound = bound_names(module.tree)
+        if not module.is_public or all(name.startswith("__") for name in bound - {"__all__"}):
             continue
         names = declared_all(module)
         if names is None:
@@ -270,7 +270,6 @@ def test_public_names_are_written_down_sorted_and_exist() -> None:
             continue
         if names != sorted(set(names)):
             faults.append(f"{module.name}.__all__ is not sorted: {sorted(set(names))}")
-        bound = bound_names(module.tree)
         if "__getattr__" not in bound:
             faults += [f"{module.name}.__all__ names {n}" for n in names if n not in bound]
     assert faults == [], "\n".join(faults)
