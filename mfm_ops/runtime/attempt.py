@@ -67,7 +67,7 @@ async def run_attempt(
     persister: Persister,
     profile: EventProfile,
 ) -> AttemptOutcome:
-    """Run the handler once over `base`.
+    """Run the handler once over `base`, a snapshot that is stored already.
 
     Raises:
         OutcomeUnrecordable: an effect happened whose answer cannot be kept.
@@ -75,7 +75,7 @@ async def run_attempt(
             state's.
         CancelRequested: the run is to end.
     """
-    await _enter(node, attempt, base, writer, persister)
+    _enter(node, attempt, base, writer)
     staged = StagedContext(base)
     recorder = AttemptRecorder(writer, profile, node.id, attempt)
     try:
@@ -105,20 +105,14 @@ async def run_attempt(
     return Completed(snapshot)
 
 
-async def skip_state(
-    node: StateNode, attempt: int, base: Snapshot, writer: RunWriter, persister: Persister
-) -> Completed:
+async def skip_state(node: StateNode, attempt: int, base: Snapshot, writer: RunWriter) -> Completed:
     """Complete a state at once with its base; its handler is not called."""
-    await _enter(node, attempt, base, writer, persister)
+    _enter(node, attempt, base, writer)
     await _complete(node, base, writer)
     return Completed(base)
 
 
-async def _enter(
-    node: StateNode, attempt: int, base: Snapshot, writer: RunWriter, persister: Persister
-) -> None:
-    # A merged base is an artifact that no earlier state has stored.
-    await persister.trusted(ArtifactKind.ContextSnapshot, base.canonical_bytes())
+def _enter(node: StateNode, attempt: int, base: Snapshot, writer: RunWriter) -> None:
     writer.add_kernel(
         KernelEvent(
             StateEntered=StateEntered(

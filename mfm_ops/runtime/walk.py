@@ -113,7 +113,7 @@ class Walk:
             charged -= 1
         base = await self._base_or_failure(node.id, attempt)
         if any(tag in self._env.config.skip_tags for tag in meta.tags):
-            outcome = await skip_state(node, attempt, base, self._env.io.writer, self._persister)
+            outcome = await skip_state(node, attempt, base, self._env.io.writer)
             self._completed(node.id, base, outcome.snapshot)
             return
         while True:
@@ -152,10 +152,7 @@ class Walk:
                 return self._snapshots[last].artifact_id
             if record is not None and record.snapshot_id is not None:
                 return record.snapshot_id
-        await self._load_deltas(self._schedule.order)
-        merged = merge(self._schedule, self._env.initial, self._schedule.order, self._deltas)
-        await self._persister.trusted(ArtifactKind.ContextSnapshot, merged.canonical_bytes())
-        return merged.artifact_id
+        return (await self._merged(self._schedule.order)).artifact_id
 
     def _completed(self, state_id: StateId, base: Snapshot, snapshot: Snapshot) -> None:
         if self._keeps_deltas:
@@ -195,8 +192,14 @@ class Walk:
         if len(parents) == 1:
             return await self._snapshot_of(parents[0])
         ancestors = self._schedule.ancestors(state_id)
-        await self._load_deltas(ancestors)
-        return merge(self._schedule, self._env.initial, ancestors, self._deltas)
+        return await self._merged(ancestors)
+
+    async def _merged(self, states: tuple[StateId, ...]) -> Snapshot:
+        """The merge of what `states` wrote: a context that no state has stored yet."""
+        await self._load_deltas(states)
+        merged = merge(self._schedule, self._env.initial, states, self._deltas)
+        await self._persister.trusted(ArtifactKind.ContextSnapshot, merged.canonical_bytes())
+        return merged
 
     async def _snapshot_of(self, state_id: StateId) -> Snapshot:
         if state_id not in self._snapshots:
