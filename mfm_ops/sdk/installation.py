@@ -1,6 +1,6 @@
-"""What this installation of mfm is: version, target, checkout, the build that was baked in.
+"""What this installation of mfm is: where it lies, whether as a checkout, for which target.
 
-Cheap on purpose: the standard library's reader of package metadata alone costs 30 ms.
+What else is known of the build is left to `provenance`.
 """
 
 import os
@@ -11,35 +11,22 @@ from typing import Final
 
 from mfm_ops.sdk.files import read_regular
 
-__all__ = ["BAKED_BUILD_NAME", "PACKAGE", "checkout_top", "mfm_version", "target_triple"]
+__all__ = ["BAKED_BUILD_NAME", "PACKAGE", "checkout_top", "target_triple"]
 
-PACKAGE: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = Path(__file__).parent.parent
 """The directory of the package `mfm_ops`."""
 
 BAKED_BUILD_NAME: Final = "_build.json"
 """A file in the package that a packager writes: fields of `BuildProvenance`."""
 
 _MAX_BYTES: Final = 1 << 20
-_PROJECT_NAME: Final = re.compile(r'^name = "mfm-ops"$', re.MULTILINE)
-_PROJECT_VERSION: Final = re.compile(r'^version = "([^"]+)"$', re.MULTILINE)
+_PROJECT_NAME: Final = re.compile(rb'^name = "mfm-ops"$', re.MULTILINE)
 
 
 def checkout_top(package: Path = PACKAGE) -> Path | None:
     """The top of mfm's own source tree when it runs from there, rather than installed."""
-    return package.parent if _PROJECT_NAME.search(_pyproject(package)) else None
-
-
-def mfm_version(package: Path = PACKAGE) -> str | None:
-    """The version, from the source tree or from the name of the installed metadata.
-
-    >>> mfm_version() is not None
-    True
-    """
-    if checkout_top(package) is not None:
-        found = _PROJECT_VERSION.search(_pyproject(package))
-        return found.group(1) if found else None
-    installed = sorted(package.parent.glob("mfm_ops-*.dist-info"))
-    return installed[0].name.split("-")[1].removesuffix(".dist") if installed else None
+    data = read_regular(package.parent / "pyproject.toml", _MAX_BYTES) or b""
+    return package.parent if _PROJECT_NAME.search(data) else None
 
 
 def target_triple(multiarch: str | None = None, machine: str | None = None) -> str:
@@ -59,8 +46,3 @@ def target_triple(multiarch: str | None = None, machine: str | None = None) -> s
     except (OSError, ValueError):
         abi = "musl"
     return f"{machine or os.uname().machine}-unknown-linux-{abi}"
-
-
-def _pyproject(package: Path) -> str:
-    data = read_regular(package.parent / "pyproject.toml", _MAX_BYTES) or b""
-    return data.decode("utf-8", "replace")

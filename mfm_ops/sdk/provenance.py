@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from mfm_ops import __version__
 from mfm_ops.machine.canonical import CanonicalError, canonical_json_bytes, parse_strict
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import BuildProvenance, WorkspaceProvenance
@@ -21,7 +22,6 @@ from mfm_ops.sdk.installation import (
     BAKED_BUILD_NAME,
     PACKAGE,
     checkout_top,
-    mfm_version,
     target_triple,
 )
 from mfm_ops.sdk.locks import lock_hashes
@@ -69,7 +69,7 @@ def collect_build(
     return build.model_copy(
         update={
             "env_allowlist": tuple(sorted(set(env_allowlist))),
-            "mfm_version": build.mfm_version or mfm_version(package),
+            "mfm_version": build.mfm_version or __version__,
             "python_version": ".".join(map(str, sys.version_info[:3])),
             "target_triple": target_triple(),
         }

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mfm_ops import __version__
 from mfm_ops.machine.canonical import artifact_id_for_json
 from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.sdk.git import GitProbe, GitState, find_repository, head_commit, parse_status
-from mfm_ops.sdk.installation import BAKED_BUILD_NAME, checkout_top, mfm_version, target_triple
+from mfm_ops.sdk.installation import BAKED_BUILD_NAME, checkout_top, target_triple
 from mfm_ops.sdk.locks import LOCK_FILES, lock_hashes
 from mfm_ops.sdk.provenance import collect_build, collect_provenance, collect_workspace
 
@@ -340,7 +341,6 @@ def installed(tmp_path: Path) -> Path:
     """The package directory of an mfm installed into a repository that is not its own."""
     site = tmp_path / "project" / ".venv" / "site-packages"
     (site / "mfm_ops").mkdir(parents=True)
-    (site / "mfm_ops-1.2.3.dist-info").mkdir()
     git(tmp_path, "init", "--quiet", "project")
     return site / "mfm_ops"
 
@@ -348,17 +348,16 @@ def installed(tmp_path: Path) -> Path:
 def test_an_installed_mfm_is_not_the_repository_that_it_is_installed_in(installed: Path) -> None:
     build = collect_build((), os.environ, package=installed)
     assert (build.git_commit, build.dirty, build.lock_hashes) == (None, None, None)
-    assert build.mfm_version == "1.2.3"
+    assert build.mfm_version == __version__
 
 
-def test_a_checkout_has_commit_version_and_lock_hashes(repo: Path) -> None:
+def test_a_checkout_has_commit_and_lock_hashes(repo: Path) -> None:
     (repo / "mfm_ops").mkdir()
-    (repo / "pyproject.toml").write_text('[project]\nname = "mfm-ops"\nversion = "9.8.7"\n')
+    (repo / "pyproject.toml").write_text('[project]\nname = "mfm-ops"\n')
     build = collect_build((), os.environ, package=repo / "mfm_ops")
     flake_lock = hashlib.sha256(b"{}\n").hexdigest()
     assert build.git_commit == git(repo, "rev-parse", "HEAD")
     assert build.dirty is False
-    assert build.mfm_version == "9.8.7"
     assert build.flake_lock_hash == flake_lock
     assert build.lock_hashes == {"flake.lock": flake_lock}
 
@@ -366,7 +365,7 @@ def test_a_checkout_has_commit_version_and_lock_hashes(repo: Path) -> None:
 def test_a_checkout_inside_another_project_is_not_that_project(repo: Path) -> None:
     vendored = repo / "vendor"
     (vendored / "mfm_ops").mkdir(parents=True)
-    (vendored / "pyproject.toml").write_text('[project]\nname = "mfm-ops"\nversion = "1"\n')
+    (vendored / "pyproject.toml").write_text('[project]\nname = "mfm-ops"\n')
     assert collect_build((), os.environ, package=vendored / "mfm_ops").git_commit is None
 
 
@@ -378,7 +377,7 @@ def test_a_baked_build_speaks_for_itself(installed: Path) -> None:
     assert build.git_commit == "a" * 40
     assert build.flake is not None
     assert build.env_allowlist == ("LANG",)
-    assert build.mfm_version == "1.2.3"
+    assert build.mfm_version == __version__
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"commit": "x"}', '{"dirty": 1}'])
@@ -389,11 +388,10 @@ def test_an_unreadable_baked_build_is_refused(installed: Path, text: str) -> Non
     assert caught.value.info.code == "settings_invalid"
 
 
-def test_this_mfm_knows_its_version_and_place() -> None:
+def test_this_mfm_knows_its_place() -> None:
     top = checkout_top()
     assert top is not None
     assert (top / "tests" / "unit" / "test_provenance.py").is_file()
-    assert f'version = "{mfm_version()}"' in (top / "pyproject.toml").read_text()
 
 
 def test_a_target_is_named_as_rust_names_it() -> None:
