@@ -90,6 +90,8 @@ venv() {
         fail "the packages of $lock could not be installed (pip's words stand above). This step needs the network, or a mirror in pip's own settings; nothing after it does"
     "$@" --no-deps --no-build-isolation --no-index --editable . </dev/null ||
         fail "the project itself could not be installed (pip's words stand above)"
+    # Where Python is told to write no bytecode, every start would compile the whole project again.
+    "$venv/bin/python" -m compileall -q mfm_ops transports || true
     printf '%s\n' "$identity" >"$venv/.stamp-$set"
 }
 

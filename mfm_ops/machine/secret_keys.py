@@ -5,6 +5,7 @@ for assignments in text (`secret_text`).  Source: the contract, section 9.
 """
 
 import re
+from collections.abc import Mapping
 from enum import IntEnum
 
 __all__ = [
@@ -47,7 +48,7 @@ _RANDOM = _split(
     "encryptionkey masterkey sharedkey secretbase"
 )
 
-SENSITIVE_NAMES: dict[str, Strength] = {
+SENSITIVE_NAMES: Mapping[str, Strength] = {
     **dict.fromkeys(_RANDOM, Strength.RANDOM),
     **dict.fromkeys(("pass", "pwd", "passwort"), Strength.GENERATED),
     **dict.fromkeys(("authorization", "authorisation"), Strength.SCHEME),

@@ -129,7 +129,7 @@ class LiveIo:
     async def record_value(self, key: FactKey, value: Json) -> ArtifactId:
         """See `IoProvider.record_value`."""
         try:
-            payload = scanned_canonical_bytes(value, "io_response_invalid")
+            payload = await self._run.persister.scanned(value, "io_response_invalid")
         except Refused as refused:
             raise IoFailure(IoError(Other=refused.info)) from None
         async with _once(self._run.in_flight, key):
@@ -188,7 +188,7 @@ class LiveIo:
         self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply
     ) -> IoResult:
         try:
-            payload = scanned_canonical_bytes(reply.response, "io_response_invalid")
+            payload = await self._run.persister.scanned(reply.response, "io_response_invalid")
         except Refused as refused:
             await self._refuse(key, request_id, refused)
         payload_id = await self._run.persister.trusted(ArtifactKind.FactPayload, payload)

@@ -4,6 +4,9 @@ Nothing structured reaches an artifact store but through here. Turning a refusal
 of its place is left to the callers.
 """
 
+import anyio
+import anyio.to_thread
+
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import (
     CanonicalError,
@@ -31,6 +34,10 @@ class Refused(MfmFailure):
         return str(details.get("pointer", "")) if isinstance(details, dict) else ""
 
 
+# A scan costs about 10 ms for this much ordinary text; a thread hop costs 0.2 ms.
+SCANNED_IN_LOOP_BYTES = 1 << 16
+
+
 def scanned_canonical_bytes(value: Json, invalid_code: str) -> bytes:
     """The canonical bytes of `value`, which holds no secret.
 
@@ -38,17 +45,7 @@ def scanned_canonical_bytes(value: Json, invalid_code: str) -> bytes:
         Refused: `secrets_detected` with pointer and rule, or `invalid_code` with pointer and
             reason when there is no canonical form.
     """
-    try:
-        data = canonical_json_bytes(value)
-    except CanonicalError as error:
-        raise Refused(
-            error_info(
-                invalid_code,
-                "a value has no canonical JSON form",
-                pointer=error.pointer,
-                reason=error.code,
-            )
-        ) from None
+    data = _canonical_bytes(value, invalid_code)
     refuse_secrets(data)
     return data
 
@@ -67,6 +64,20 @@ def refuse_secrets(data: bytes, at: str = "") -> None:
         )
 
 
+def _canonical_bytes(value: Json, invalid_code: str) -> bytes:
+    try:
+        return canonical_json_bytes(value)
+    except CanonicalError as error:
+        raise Refused(
+            error_info(
+                invalid_code,
+                "a value has no canonical JSON form",
+                pointer=error.pointer,
+                reason=error.code,
+            )
+        ) from None
+
+
 class Persister:
     """Writes and reads artifacts for the runtime and the SDK."""
 
@@ -77,6 +88,15 @@ class Persister:
             artifacts.stage_limit_bytes if isinstance(artifacts, StagingArtifactStore) else 0
         )
 
+    async def scanned(self, value: Json, invalid_code: str) -> bytes:
+        """`scanned_canonical_bytes`, in a worker thread where it would hold up the event loop."""
+        data = _canonical_bytes(value, invalid_code)
+        if len(data) <= SCANNED_IN_LOOP_BYTES:
+            refuse_secrets(data)
+        else:
+            await anyio.to_thread.run_sync(refuse_secrets, data)
+        return data
+
     async def json(
         self, kind: ArtifactKind, value: Json, *, invalid_code: str = "io_request_invalid"
     ) -> ArtifactId:
@@ -84,7 +104,7 @@ class Persister:
 
         Durable no later than the next append that returns.
         """
-        return await self.trusted(kind, scanned_canonical_bytes(value, invalid_code))
+        return await self.trusted(kind, await self.scanned(value, invalid_code))
 
     async def trusted(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         """Store bytes that were scanned already, or that are no JSON (random bytes)."""
