@@ -3,7 +3,7 @@
 Namespacing of context keys, wiring of ports and edges between steps are left to `planner`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -102,6 +102,13 @@ class Operation(Generic[ConfigT]):
         None leaves it to the command line, which prints JSON.
         """
         return None
+
+    def text_notes(
+        self,
+        outputs: Mapping[str, Json],  # noqa: ARG002 - for subclasses
+    ) -> Sequence[str]:
+        """Warnings and hints about the exports, for a person: they go to standard error."""
+        return ()
 
 
 AnyOperation = Operation[Any]

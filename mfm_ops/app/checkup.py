@@ -1,0 +1,191 @@
+"""What works on this host and what does not, for `mfm doctor`.
+
+Changes nothing: a store that is not there is not made. How to lay it out is left to the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from mfm_ops.machine.errors import MfmFailure
+
+if TYPE_CHECKING:
+    from mfm_ops.app.core import App
+    from mfm_ops.machine.canonical import Json
+
+__all__ = ["check_up"]
+
+Grade = Literal["ok", "warning", "failed", "absent"]
+
+_LIBRARIES: Final = (
+    *("anyio", "apsw", "click", "orjson", "psutil"),
+    *("pycryptodome", "pydantic", "rfc8785", "structlog"),
+)
+_NIX_TIMEOUT_S: Final = 10.0
+
+
+def check_up(app: App) -> dict[str, Json]:
+    """Checks by name, versions, settings, transports and ops.
+
+    A check is `{"name", "grade", "summary", "details": [str], "hint"}`. `healthy` says whether
+    nothing that every run needs has failed.
+    """
+    checks = [_store(app), _sandbox(app), _nix(), _git()]
+    transports = app.transports()
+    transports.search()
+    ops: list[Json] = []
+    for op_id in app.ops:
+        try:
+            op = app.ops[op_id]
+        except Exception as error:  # noqa: BLE001 - the doctor reports what is broken
+            checks.append(_check(f"op {op_id}", "failed", f"{type(error).__name__} on loading"))
+            continue
+        ops.append(
+            {"op_id": str(op_id), "op_version": op.op_version, "from": app.ops.origin(op_id)}
+        )
+    checks += [
+        _check(
+            f"{broken.group} {broken.name}",
+            "warning",
+            broken.reason,
+            details=[broken.value],
+            hint="Repair or remove the package that offers this entry point.",
+        )
+        for broken in (*app.ops.broken, *transports.broken)
+    ]
+    return {
+        "healthy": all(check["grade"] != "failed" for check in checks),
+        "checks": list(checks),
+        "versions": _versions(),
+        "settings": [
+            {"key": o.key, "value": _plain(o.value), "source": o.source}
+            for o in app.settings.origins
+        ],
+        "transports": list(transports.groups),
+        "ops": ops,
+    }
+
+
+def _check(
+    name: str,
+    grade: Grade,
+    summary: str,
+    *,
+    details: list[str] | None = None,
+    hint: str | None = None,
+) -> dict[str, Json]:
+    lines: list[Json] = list(details or ())
+    return {"name": name, "grade": grade, "summary": summary, "details": lines, "hint": hint}
+
+
+def _store(app: App) -> dict[str, Json]:
+    import apsw
+
+    from mfm_ops.machine.codes import hint_for
+    from mfm_ops.storage.sqlite import open_sqlite_store
+
+    engine = f"SQLite {apsw.sqlite_lib_version()}, apsw {apsw.apsw_version()}"
+    try:
+        path = app.settings.require_store_path()
+        if not path.exists():
+            return _missing_store(path, engine)
+        with_warnings = open_sqlite_store(path, create=False, read_only=True)
+        try:
+            warnings = list(with_warnings.warnings)
+        finally:
+            with_warnings.close()
+    except MfmFailure as failure:
+        hint = hint_for(failure.info.code)
+        return _check("store", "failed", f"{failure.info.code}: {failure.info.message}", hint=hint)
+    details = [str(path), engine, *warnings]
+    # Not `access()` alone: SQLite writes a log beside the file.
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        hint = "Runs can be looked at but not started; check the owner of file and directory."
+        return _check("store", "failed", "cannot be written", details=details, hint=hint)
+    return _check("store", "warning" if warnings else "ok", "can be written", details=details)
+
+
+def _missing_store(path: Path, engine: str) -> dict[str, Json]:
+    above = next((parent for parent in path.parents if parent.exists()), Path("/"))
+    details = [str(path), engine]
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        hint = f"{above} cannot be written; choose another place with --store or MFM_STORE."
+        return _check("store", "failed", "cannot be made", details=details, hint=hint)
+    return _check("store", "ok", "not there yet; the first run makes it", details=details)
+
+
+def _sandbox(app: App) -> dict[str, Json]:
+    import asyncio
+
+    from transports.probe import probe_sandbox
+
+    policy = app.settings.exec_policy
+    probe = asyncio.run(probe_sandbox(policy))
+    details = [f"not on this host: {path}" for path in probe.absent_paths]
+    if probe.backend == "off":
+        return _check("sandbox", "warning", "turned off", details=details, hint=probe.hint)
+    name = f"bubblewrap {probe.version}" if probe.version else "bubblewrap"
+    if probe.works:
+        return _check("sandbox", "ok", f"{name} works", details=details, hint=probe.hint)
+    summary = f"{name}: {probe.reason}"
+    return _check("sandbox", "failed", summary, details=details, hint=probe.hint)
+
+
+def _nix() -> dict[str, Json]:
+    found = shutil.which("nix")
+    if found is None:
+        hint = "Only flakes need it; run_program works without."
+        return _check("nix", "absent", "not found", hint=hint)
+    try:
+        done = subprocess.run(
+            [found, "--version"],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_NIX_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return _check("nix", "warning", f"cannot be run: {type(error).__name__}", details=[found])
+    version = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode != 0 or not version:
+        return _check("nix", "warning", f"exit code {done.returncode}", details=[found])
+    return _check("nix", "ok", version, details=[found])
+
+
+def _git() -> dict[str, Json]:
+    found = shutil.which("git")
+    if found is None:
+        hint = "Install git: without it a manifest cannot say whether your repository is dirty."
+        return _check("git", "absent", "not found", hint=hint)
+    return _check("git", "ok", "found", details=[found])
+
+
+def _versions() -> dict[str, Json]:
+    import importlib.metadata
+
+    from mfm_ops import __version__
+
+    versions: dict[str, Json] = {
+        "mfm": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "executable": sys.executable,
+    }
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return value if isinstance(value, bool | int | None) else str(value)

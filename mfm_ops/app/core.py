@@ -1,0 +1,321 @@
+"""Starts and resumes runs: settings in, stores and engine composed, outcome out.
+
+Looking at runs is left to `reports`, this host's fitness to `checkup`, what is installed to
+`installed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mfm_ops.app.installed import InstalledOps, InstalledTransports, built_in_factories
+from mfm_ops.app.signals import Interrupted, Seen, until_signalled
+from mfm_ops.machine.engine import RunPhase, Stores
+from mfm_ops.machine.errors import StateError
+from mfm_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mfm_ops.machine.canonical import Json
+    from mfm_ops.machine.config import RunConfig, RunManifest
+    from mfm_ops.machine.engine import RunResult
+    from mfm_ops.machine.events import EventEnvelope
+    from mfm_ops.machine.ids import ArtifactId
+    from mfm_ops.runtime.executor import Engine
+    from mfm_ops.sdk.operation import AnyOperation, OpConfig
+    from mfm_ops.storage.memory import MemoryStore
+    from mfm_ops.storage.sqlite import SqliteStore
+
+__all__ = ["App", "Interrupted", "Outcome", "RunOptions", "Watch"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a caller may choose about a run; None leaves it to the default run config."""
+
+    run_key: str | None = None
+    event_profile: str | None = None
+    max_attempts: int | None = None
+    skip_tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told while a run goes on: of durable events, and of programs' standard error."""
+
+    on_event: Callable[[EventEnvelope], None] | None = None
+    on_stderr: Callable[[bytes], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run stands after it was driven. `outputs` are the exports by port.
+
+    `failure` is the error that ended a failed run, `waits_for` the fact keys of a parked one.
+    """
+
+    result: RunResult
+    manifest: RunManifest
+    manifest_id: ArtifactId
+    op: AnyOperation | None
+    outputs: dict[str, Json]
+    failure: StateError | None = None
+    waits_for: tuple[str, ...] = ()
+
+    @property
+    def parked(self) -> bool:
+        """Whether the run waits for somebody to resolve an effect."""
+        return self.result.phase is RunPhase.Running
+
+
+class App:
+    """mfm over one set of settings. `environ` and `cwd` are what provenance may look at."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], cwd: Path) -> None:
+        self.settings = settings
+        self._environ = environ
+        self._cwd = cwd
+
+    @cached_property
+    def ops(self) -> InstalledOps:
+        """Every op that is installed."""
+        return InstalledOps()
+
+    def transports(self, watch: Watch | None = None) -> InstalledTransports:
+        """Every transport that is installed, under the settings' policy."""
+        policy = self.settings.exec_policy
+        sink = watch.on_stderr if watch else None
+        return InstalledTransports(
+            built_in_factories(replace(policy, pass_stderr=sink is not None), sink)
+        )
+
+    @contextmanager
+    def store(self) -> Iterator[SqliteStore]:
+        """The settings' store, made if it is missing."""
+        from mfm_ops.storage.sqlite import open_sqlite_store
+
+        opened = open_sqlite_store(self.settings.require_store_path())
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    @contextmanager
+    def store_to_read(self) -> Iterator[SqliteStore | MemoryStore]:
+        """The settings' store, which is not changed.
+
+        A default store that nothing was written to yet is an empty one, not an error.
+        """
+        path = self.settings.require_store_path()
+        chosen = next(o.source for o in self.settings.origins if o.key == "store.path")
+        if chosen == "default" and not path.exists():
+            from mfm_ops.storage.memory import MemoryStore
+
+            yield MemoryStore()
+            return
+        from mfm_ops.storage.sqlite import open_sqlite_store
+
+        opened = open_sqlite_store(path, create=False, read_only=True)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    def start_op(
+        self, op: AnyOperation, config: OpConfig, options: RunOptions, watch: Watch
+    ) -> Outcome:
+        """Run one op to its end, to a park, or until a signal.
+
+        Raises:
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; programs are dead, the stream resumes.
+            SettingsFailure, RunFailure, StorageFailure: as `RunLauncher`.
+        """
+        from mfm_ops.runtime.context import JsonContext
+        from mfm_ops.sdk.launcher import RunLauncher
+        from mfm_ops.sdk.pipeline import single_op_pipeline
+        from mfm_ops.sdk.provenance import collect_provenance
+
+        # Before the store is opened: what cannot run leaves no file behind.
+        pipeline = single_op_pipeline(op, config)
+        run_config = _run_config(options)
+        build, workspace = collect_provenance(self._cwd, self.settings.env_allowlist, self._environ)
+
+        async def work(store: SqliteStore, seen: Seen) -> Outcome:
+            stores = Stores(events=store, artifacts=store)
+            launcher = RunLauncher(
+                registry=self.ops,
+                engine=self._engine(build, watch, seen),
+                stores=stores,
+                make_context=lambda values: JsonContext({**values}),
+                build=build,
+                workspace=workspace,
+            )
+            prepared = launcher.prepare(pipeline, run_config)
+            result = await launcher.launch(prepared, run_key=options.run_key)
+            return await self._outcome(store, result, prepared.manifest, prepared.manifest_id)
+
+        return self._drive(work)
+
+    def resume(self, reference: str, *, take_over: bool, watch: Watch) -> Outcome:
+        """Go on with a run, named as in `reports.resolve_run`; raises as `start_op`."""
+        from mfm_ops.app.reports import resolve_run
+        from mfm_ops.sdk.provenance import collect_build
+
+        build = collect_build(self.settings.env_allowlist, self._environ)
+
+        async def work(store: SqliteStore, seen: Seen) -> Outcome:
+            from mfm_ops.app.reports import load_manifest
+
+            run_id = await resolve_run(store, reference)
+            manifest, manifest_id = await load_manifest(store, run_id)
+            seen.run_id = run_id
+            stores = Stores(events=store, artifacts=store)
+            engine = self._engine(build, watch, seen)
+            result = await engine.resume(stores, run_id, take_over=take_over)
+            return await self._outcome(store, result, manifest, manifest_id)
+
+        return self._drive(work)
+
+    def run_list(self, limit: int | None) -> list[dict[str, Any]]:
+        """See `reports.run_list`."""
+        from mfm_ops.app import reports
+
+        return self._ask(lambda store: reports.run_list(store, limit))
+
+    def run_status(self, reference: str) -> dict[str, Json]:
+        """See `reports.run_status`."""
+        from mfm_ops.app import reports
+
+        return self._ask(lambda store: reports.run_status(store, reference))
+
+    def run_events(self, reference: str) -> list[bytes]:
+        """The canonical bytes of all of a run's events."""
+        from mfm_ops.app import reports
+
+        return self._ask(lambda store: reports.run_events(store, reference))
+
+    def follow_events(self, reference: str, show: Callable[[bytes], None]) -> None:
+        """Call `show` with each event's canonical bytes until the run is over."""
+        from mfm_ops.app import reports
+
+        self._ask(lambda store: reports.follow_events(store, reference, show))
+
+    def run_facts(self, reference: str) -> dict[str, Any]:
+        """See `reports.run_facts`."""
+        from mfm_ops.app import reports
+
+        return self._ask(lambda store: reports.run_facts(store, reference))
+
+    def run_manifest(self, reference: str) -> dict[str, Json]:
+        """See `reports.run_manifest`."""
+        from mfm_ops.app import reports
+
+        return self._ask(lambda store: reports.run_manifest(store, reference))
+
+    def artifact(self, reference: str) -> tuple[dict[str, Json], bytes]:
+        """See `reports.artifact`."""
+        from mfm_ops.app import reports
+
+        return self._ask(lambda store: reports.artifact(store, reference))
+
+    def describe_op(self, op_id: str) -> dict[str, Json] | None:
+        """What an op takes and gives; None when it is not installed."""
+        from mfm_ops.app.describe import describe_op
+
+        found = self.ops.find(op_id)
+        return None if found is None else describe_op(found, self.ops.origin(op_id))
+
+    def check_up(self) -> dict[str, Json]:
+        """See `checkup.check_up`."""
+        from mfm_ops.app.checkup import check_up
+
+        return check_up(self)
+
+    def _ask(self, question: Callable[[SqliteStore | MemoryStore], Coroutine[Any, Any, T]]) -> T:
+        import asyncio
+
+        with self.store_to_read() as store:
+            return asyncio.run(question(store))
+
+    def _drive(self, work: Callable[[SqliteStore, Seen], Awaitable[Outcome]]) -> Outcome:
+        seen = Seen()
+        with self.store() as store:
+            return until_signalled(lambda: work(store, seen), seen)
+
+    def _engine(self, build: Any, watch: Watch, seen: Seen) -> Engine:
+        from mfm_ops.runtime.executor import Engine
+        from mfm_ops.sdk.planner import build_plan
+
+        def observe(envelope: EventEnvelope) -> None:
+            seen.run_id = envelope.run_id
+            if watch.on_event:
+                watch.on_event(envelope)
+
+        return Engine(
+            registry=self.transports(watch),
+            build_plan=lambda manifest: build_plan(manifest, self.ops),
+            build=build,
+            policy=self.settings.exec_policy.to_json(),
+            observer=observe,
+        )
+
+    async def _outcome(
+        self,
+        store: SqliteStore,
+        result: RunResult,
+        manifest: RunManifest,
+        manifest_id: ArtifactId,
+    ) -> Outcome:
+        from mfm_ops.sdk.planner import exports, output_operation
+
+        outputs: dict[str, Json] = {}
+        failure: StateError | None = None
+        waits_for: tuple[str, ...] = ()
+        if result.phase is RunPhase.Completed and result.final_snapshot_id is not None:
+            from mfm_ops.machine.canonical import parse_canonical
+
+            snapshot = parse_canonical(await store.get(result.final_snapshot_id))
+            assert isinstance(snapshot, dict)
+            outputs = exports(manifest, self.ops, snapshot)
+        else:
+            from mfm_ops.app.reports import read_history
+
+            history = await read_history(store, result.run_id)
+            failed = history.failure
+            failure = failed.error if failed else None
+            waits_for = tuple(str(key) for key in history.unknown_effects)
+        return Outcome(
+            result=result,
+            manifest=manifest,
+            manifest_id=manifest_id,
+            op=output_operation(manifest, self.ops),
+            outputs=outputs,
+            failure=failure,
+            waits_for=waits_for,
+        )
+
+
+def _run_config(options: RunOptions) -> RunConfig:
+    from mfm_ops.machine.config import EventProfile
+    from mfm_ops.machine.meta import Tag
+    from mfm_ops.sdk.launcher import default_run_config
+
+    config = default_run_config()
+    update: dict[str, object] = {}
+    if options.event_profile is not None:
+        update["event_profile"] = EventProfile(options.event_profile)  # type: ignore[arg-type]
+    if options.max_attempts is not None:
+        update["retry_policy"] = config.retry_policy.model_copy(
+            update={"max_attempts": options.max_attempts}
+        )
+    if options.skip_tags:
+        update["skip_tags"] = tuple(Tag(tag) for tag in options.skip_tags)
+    return config.model_copy(update=update)

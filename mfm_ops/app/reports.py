@@ -1,0 +1,319 @@
+"""What can be said about stored runs and artifacts, as plain JSON for the command line to lay out.
+
+Reads only. The events' meaning is folded in `runtime.history`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from mfm_ops.machine.canonical import CanonicalError, Json, parse_strict
+from mfm_ops.machine.codes import error_info, hint_for
+from mfm_ops.machine.errors import SettingsFailure, StorageError, StorageFailure
+from mfm_ops.machine.ids import ArtifactId, IdValidationError, RunId
+
+if TYPE_CHECKING:
+    from mfm_ops.machine.config import RunManifest
+    from mfm_ops.machine.errors import StateError
+    from mfm_ops.runtime.history import RunHistory, StateRecord
+    from mfm_ops.storage.memory import MemoryStore
+    from mfm_ops.storage.sqlite import SqliteStore
+
+    AnyStore = SqliteStore | MemoryStore
+
+__all__ = [
+    "artifact",
+    "collector_paused",
+    "error_json",
+    "follow_events",
+    "load_manifest",
+    "read_history",
+    "resolve_artifact",
+    "resolve_run",
+    "run_events",
+    "run_facts",
+    "run_list",
+    "run_manifest",
+    "run_status",
+]
+
+NEWEST: Final = "last"
+FOLLOW_INTERVAL_S: Final = 0.2
+_SHOWN_MATCHES: Final = 5
+
+
+async def resolve_run(store: AnyStore, reference: str) -> RunId:
+    """The run that an id, a unique prefix of one, or `last` names.
+
+    Raises:
+        StorageFailure: `run_not_found`.
+        SettingsFailure: `run_id_ambiguous`, with some of the ids that match.
+    """
+    if reference == NEWEST:
+        newest = await store.list_runs(limit=1)
+        if newest:
+            return newest[0].run_id
+        raise _no_run(reference)
+    try:
+        prefix = str(RunId(reference))
+    except IdValidationError:
+        prefix = reference.lower()
+    if not prefix or not set(prefix) <= set("0123456789abcdef-"):
+        raise _no_run(reference)
+    found = await store.list_runs(limit=_SHOWN_MATCHES, prefix=prefix)
+    if len(found) == 1:
+        return found[0].run_id
+    if not found:
+        raise _no_run(reference)
+    raise SettingsFailure(
+        error_info(
+            "run_id_ambiguous",
+            "Several runs have an id that begins so.",
+            prefix=prefix,
+            matches=[str(run.run_id) for run in found],
+        )
+    )
+
+
+def _no_run(reference: str) -> StorageFailure:
+    info = error_info("run_not_found", "There is no such run in this store.", run_id=reference)
+    return StorageFailure(StorageError(NotFound=info))
+
+
+async def resolve_artifact(store: AnyStore, reference: str) -> ArtifactId:
+    """The artifact that an id or a unique prefix of one names.
+
+    Raises:
+        StorageFailure: `artifact_not_found`.
+        SettingsFailure: `artifact_id_ambiguous`.
+    """
+    prefix = reference.lower()
+    found = await store.find_artifacts(prefix, limit=_SHOWN_MATCHES) if prefix else []
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        info = error_info(
+            "artifact_not_found",
+            "There is no such artifact in this store.",
+            artifact_id=reference,
+        )
+        raise StorageFailure(StorageError(NotFound=info))
+    raise SettingsFailure(
+        error_info(
+            "artifact_id_ambiguous",
+            "Several artifacts have an id that begins so.",
+            prefix=prefix,
+            matches=[str(artifact_id) for artifact_id in found],
+        )
+    )
+
+
+async def read_history(store: AnyStore, run_id: RunId) -> RunHistory:
+    """The fold of all of a run's events."""
+    from mfm_ops.runtime.history import fold
+
+    with collector_paused():
+        return fold(run_id, await store.read_range(run_id, 1))
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Events are trees without cycles: a growing list of them is looked through for nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+async def run_list(store: AnyStore, limit: int | None) -> list[dict[str, Any]]:
+    """The newest runs first, one entry each."""
+    return [
+        {
+            "run_id": str(run.run_id),
+            "op_id": None if run.op_id is None else str(run.op_id),
+            "started_ts_millis": run.started_ts_millis,
+            "head_seq": run.head_seq,
+            "last_event": run.last_event,
+        }
+        for run in await store.list_runs(limit=limit)
+    ]
+
+
+async def run_status(store: AnyStore, reference: str) -> dict[str, Json]:
+    """Where a run stands: phase, states, failure, driver."""
+    run_id = await resolve_run(store, reference)
+    history = await read_history(store, run_id)
+    failed = history.failure if history.status is not None else None
+    return {
+        "run_id": str(run_id),
+        "op_id": str(history.op_id),
+        "phase": history.phase.value,
+        "parked": history.parked,
+        "manifest_id": str(history.manifest_id),
+        "head_seq": history.head_seq,
+        "started_ts_millis": history.started_ts_millis,
+        "ended_ts_millis": history.ended_ts_millis,
+        "duration_ms": _span(history.started_ts_millis, history.ended_ts_millis),
+        "states": [_state_json(state) for state in history.states.values()],
+        "failure": error_json(failed.error) if failed and failed.error else None,
+        "facts": len(history.facts),
+        "waits_for": [str(key) for key in history.unknown_effects],
+        "cancel_requested": history.cancel_requested,
+        "driver": _driver_json(history),
+        "final_snapshot_id": _text_or_none(history.final_snapshot_id),
+    }
+
+
+def error_json(error: StateError) -> dict[str, Json]:
+    """A state's error with what to do about it."""
+    info = error.info
+    return {
+        "state_id": _text_or_none(error.state_id),
+        "code": str(info.code),
+        "message": info.message,
+        "retryable": info.retryable,
+        "details": info.details,
+        "hint": hint_for(info.code),
+    }
+
+
+def _state_json(state: StateRecord) -> dict[str, Json]:
+    return {
+        "state_id": str(state.state_id),
+        "status": state.status.value,
+        "attempts": state.attempts,
+        "duration_ms": _span(state.entered_ts_millis, state.ended_ts_millis),
+        "snapshot_id": _text_or_none(state.snapshot_id),
+        "failure_snapshot_id": _text_or_none(state.failure_snapshot_id),
+        "error": error_json(state.error) if state.error else None,
+    }
+
+
+def _driver_json(history: RunHistory) -> dict[str, Json] | None:
+    """The driver at work, or the one that left without a word; None when nobody should be."""
+    from mfm_ops.runtime.driver import is_alive
+
+    driver = history.driver
+    if driver is None or history.status is not None:
+        return None
+    shown = {name: driver.get(name) for name in ("driver_id", "host", "pid")}
+    return {**shown, "alive": is_alive(driver)}
+
+
+def _span(start: int | None, end: int | None) -> int | None:
+    # A clock may have been set back in between.
+    return None if start is None or end is None else max(end - start, 0)
+
+
+def _text_or_none(value: str | None) -> str | None:
+    return None if value is None else str(value)
+
+
+async def run_events(store: AnyStore, reference: str) -> list[bytes]:
+    """The canonical bytes of all of a run's events, verified."""
+    return await store.read_raw(await resolve_run(store, reference), 1)
+
+
+async def follow_events(store: AnyStore, reference: str, show: Callable[[bytes], None]) -> None:
+    """Show events as they become durable, until the run is over.
+
+    A parked run is not over: somebody may resolve its effect.
+    """
+    import anyio
+
+    run_id = await resolve_run(store, reference)
+    seq = 0
+    while True:
+        for body in await store.read_raw(run_id, seq + 1):
+            seq += 1
+            show(body)
+            if _is_last(body):
+                return
+        await anyio.sleep(FOLLOW_INTERVAL_S)
+
+
+def _is_last(body: bytes) -> bool:
+    """Whether an event ends its run."""
+    event = parse_strict(body)
+    kernel = _member(_member(event, "event"), "Kernel")
+    return isinstance(kernel, dict) and "RunCompleted" in kernel
+
+
+def _member(value: Json, name: str) -> Json:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+async def run_facts(store: AnyStore, reference: str) -> dict[str, Any]:
+    """The facts of a run, in the order of their recording."""
+    run_id = await resolve_run(store, reference)
+    history = await read_history(store, run_id)
+    return {
+        "run_id": str(run_id),
+        "facts": [
+            {
+                "key": str(fact.key),
+                "payload_id": str(fact.payload_id),
+                "request_id": fact.request_id,
+                "meta": fact.meta,
+            }
+            for fact in history.facts.values()
+        ],
+    }
+
+
+async def load_manifest(store: AnyStore, run_id: RunId) -> tuple[RunManifest, ArtifactId]:
+    """A run's manifest and its id.
+
+    Raises:
+        StorageFailure: `artifact_not_found`, `artifact_corrupt`, or `unsupported_format` for one
+            that a newer version wrote.
+    """
+    from mfm_ops.machine.config import RunManifest
+
+    manifest_id = await _manifest_id(store, run_id)
+    data = await store.get(manifest_id)
+    try:
+        return RunManifest.model_validate_json(data), manifest_id
+    except ValueError:
+        info = error_info("unsupported_format", "The manifest was written by a newer version.")
+        raise StorageFailure(StorageError(Other=info)) from None
+
+
+async def _manifest_id(store: AnyStore, run_id: RunId) -> ArtifactId:
+    from mfm_ops.runtime.history import fold
+
+    # The first event says it; the rest need not be read.
+    return fold(run_id, await store.read_range(run_id, 1, 1)).manifest_id
+
+
+async def run_manifest(store: AnyStore, reference: str) -> dict[str, Json]:
+    """A run's manifest as it is stored, and its id."""
+    run_id = await resolve_run(store, reference)
+    manifest_id = await _manifest_id(store, run_id)
+    document = parse_strict(await store.get(manifest_id))
+    return {"run_id": str(run_id), "manifest_id": str(manifest_id), "manifest": document}
+
+
+async def artifact(store: AnyStore, reference: str) -> tuple[dict[str, Any], bytes]:
+    """What is known of an artifact, its JSON included if it is JSON, and its bytes."""
+    artifact_id = await resolve_artifact(store, reference)
+    data = await store.get(artifact_id)
+    kind = await store.artifact_kind(artifact_id)
+    described: dict[str, Any] = {
+        "artifact_id": str(artifact_id),
+        "kind": kind.model_dump(mode="json"),
+        "size_bytes": len(data),
+    }
+    try:
+        described["json"] = parse_strict(data)
+    except CanonicalError:
+        import base64
+
+        described["base64"] = base64.b64encode(data).decode()
+    return described, data

@@ -1,0 +1,241 @@
+"""`mfm op OP`: one command for each op, its options made from the op's config model.
+
+Also prints how a driven run ended, for `mfm run resume` too.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from mfm_ops.app import Interrupted, Outcome, RunOptions, Watch
+from mfm_ops.cli.errors import CommandFailure, ExitCode, did_you_mean
+from mfm_ops.cli.options import config_from_options, options_for
+from mfm_ops.cli.output import PIPE_WIDTH, escape_lines, is_terminal, json_document, screen_width
+from mfm_ops.cli.session import Session
+from mfm_ops.cli.tree import MfmCommand, MfmGroup
+from mfm_ops.machine.codes import error_info, hint_for
+from mfm_ops.machine.engine import RunPhase
+
+if TYPE_CHECKING:
+    from mfm_ops.machine.canonical import Json
+    from mfm_ops.sdk.operation import AnyOperation
+
+__all__ = ["finish", "interrupted", "op", "watch_options", "watching"]
+
+_MAX_ATTEMPTS: Final = 2**32 - 1
+_RESERVED: Final = frozenset(
+    {
+        "--run-key",
+        "--event-profile",
+        "--max-attempts",
+        "--skip-tag",
+        "--progress",
+        "--show-stderr",
+        "--help",
+    }
+)
+
+
+def watch_options() -> list[click.Parameter]:
+    """What a command that drives a run offers for those who look on."""
+    return [
+        click.Option(
+            ["--progress/--no-progress"],
+            default=None,
+            help="A line on standard error for each state.  [default: on a terminal]",
+        ),
+        click.Option(
+            ["--show-stderr/--no-show-stderr"],
+            default=None,
+            help="Pass the programs' standard error through.  [default: on a terminal]",
+        ),
+    ]
+
+
+def _run_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--run-key"],
+            metavar="KEY",
+            help="Start at most one run with this key and config; again, return that run.",
+        ),
+        click.Option(
+            ["--event-profile"],
+            type=click.Choice(["minimal", "normal", "verbose"]),
+            help="Which of the op's own events to keep.  [default: normal]",
+        ),
+        click.Option(
+            ["--max-attempts"],
+            type=click.IntRange(1, _MAX_ATTEMPTS),
+            metavar="N",
+            help="How often a state may be tried.  [default: 3]",
+        ),
+        click.Option(
+            ["--skip-tag"],
+            multiple=True,
+            metavar="TAG",
+            help="Complete states with this tag without running them; repeatable.",
+        ),
+    ]
+
+
+class _OpGroup(MfmGroup):
+    """The ops that are installed, each as a command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [str(op_id) for op_id in ctx.ensure_object(Session).app.ops]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = ctx.ensure_object(Session).app.ops.find(cmd_name)
+        return None if found is None else _command(found)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        found = self.get_command(ctx, name)
+        if found is None:
+            info = error_info(
+                "op_unknown",
+                f"No op of this name is installed{did_you_mean(name, self.list_commands(ctx))}",
+                op_id=name,
+            )
+            raise CommandFailure(info, ExitCode.USAGE)
+        return name, found, args[1:]
+
+
+op = _OpGroup(
+    name="op",
+    help="Run one op. `mfm op OP --help` shows its options.",
+    subcommand_metavar="OP [OPTIONS]",
+)
+
+
+def _command(found: AnyOperation) -> MfmCommand:
+    return MfmCommand(
+        str(found.op_id),
+        callback=click.pass_obj(partial(_run, found)),
+        params=[*options_for(found, _RESERVED), *_run_options(), *watch_options()],
+        help=found.summary,
+    )
+
+
+def _run(
+    found: AnyOperation,
+    session: Session,
+    *,
+    run_key: str | None,
+    event_profile: str | None,
+    max_attempts: int | None,
+    skip_tag: tuple[str, ...],
+    progress: bool | None,
+    show_stderr: bool | None,
+    **values: Any,
+) -> int:
+    config = config_from_options(found, values, Path.cwd(), _RESERVED)
+    options = RunOptions(
+        run_key=run_key,
+        event_profile=None if event_profile is None else event_profile.capitalize(),
+        max_attempts=max_attempts,
+        skip_tags=skip_tag,
+    )
+    watch = watching(progress, show_stderr)
+    try:
+        outcome = session.app.start_op(found, config, options, watch)
+    except Interrupted as stopped:
+        raise interrupted(stopped) from None
+    return finish(session, outcome)
+
+
+def watching(progress: bool | None, show_stderr: bool | None) -> Watch:
+    """Who looks on: by default a person at the terminal."""
+    on_terminal = is_terminal(sys.stderr)
+    from mfm_ops.cli import progress as lines
+
+    return Watch(
+        on_event=lines.progress() if (on_terminal if progress is None else progress) else None,
+        on_stderr=lines.pass_through
+        if (on_terminal if show_stderr is None else show_stderr)
+        else None,
+    )
+
+
+def interrupted(stopped: Interrupted) -> CommandFailure:
+    """A signal ended the command; how to go on stands in the hint."""
+    name = str(stopped)
+    code = 128 + stopped.signal_number
+    if stopped.run_id is None:
+        info = error_info("interrupted", "interrupted before the run began", signal=name)
+        return CommandFailure(info, code, hint="Nothing was stored; start it again.")
+    info = error_info(
+        "interrupted", "interrupted; the run can be resumed", signal=name, run_id=stopped.run_id
+    )
+    return CommandFailure(info, code, hint=f"resume with: mfm run resume {stopped.run_id}")
+
+
+def finish(session: Session, outcome: Outcome) -> int:
+    """Print what a driven run came to; the exit code of its phase.
+
+    Raises:
+        CommandFailure: it failed, was cancelled, or waits for somebody.
+    """
+    result = outcome.result
+    run_id = str(result.run_id)
+    if result.phase is RunPhase.Completed:
+        data: dict[str, Json] = {
+            "run_id": run_id,
+            "op_id": str(outcome.manifest.op_id),
+            "phase": result.phase.value,
+            "manifest_id": str(outcome.manifest_id),
+            "final_snapshot_id": None
+            if result.final_snapshot_id is None
+            else str(result.final_snapshot_id),
+            "outputs": dict(outcome.outputs),
+        }
+        as_json = session.as_json
+        session.show(data, "" if as_json else _text(outcome))
+        if not as_json:
+            for note in _notes(outcome):
+                session.note(note)
+        return ExitCode.DONE
+    look = f"mfm run status {run_id}"
+    if outcome.failure is not None and result.phase is RunPhase.Failed:
+        info = outcome.failure.info
+        where = {"run_id": run_id}
+        if outcome.failure.state_id is not None:
+            where["state_id"] = str(outcome.failure.state_id)
+        hint = " ".join(part for part in (hint_for(info.code), f"Look: {look}") if part)
+        raise CommandFailure(info, ExitCode.RUN_FAILED, hint=hint, **where)
+    if result.phase is RunPhase.Cancelled:
+        info = error_info("run_cancelled", "the run was cancelled", run_id=run_id)
+        raise CommandFailure(info, ExitCode.CANCELLED, hint=f"Look: {look}")
+    if result.phase is RunPhase.Running:
+        info = error_info(
+            "effect_unknown",
+            "the run is parked: the outcome of a side effect is unknown",
+            key=", ".join(outcome.waits_for),
+        )
+        hint = f"Find out what happened, then resolve it. Look: {look}"
+        raise CommandFailure(info, ExitCode.PARKED, hint=hint, run_id=run_id)
+    info = error_info("invalid_plan", "the run failed without a failed state", reason="")
+    raise CommandFailure(info, ExitCode.RUN_FAILED, hint=f"Look: {look}", run_id=run_id)
+
+
+def _text(outcome: Outcome) -> str:
+    """The outputs for a person: as the op lays them out, else as JSON."""
+    width = screen_width(sys.stdout) or PIPE_WIDTH
+    shown = outcome.op.render_text(outcome.outputs, width) if outcome.op else None
+    if shown is not None:
+        return escape_lines(shown.rstrip("\n"))
+    return json_document(outcome.outputs, indent=True) if outcome.outputs else ""
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    if outcome.op is None:
+        return []
+    return list(outcome.op.text_notes(outcome.outputs))

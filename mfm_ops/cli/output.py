@@ -1,0 +1,171 @@
+"""How data reaches a terminal or a pipe: tables, JSON, and nothing that a terminal would obey.
+
+What is printed is decided by the commands; this module decides only how.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Final, TextIO
+
+from mfm_ops.machine.canonical import Json
+
+__all__ = [
+    "Painter",
+    "escape",
+    "escape_lines",
+    "is_terminal",
+    "json_document",
+    "screen_width",
+    "table",
+    "write",
+]
+
+DEFAULT_WIDTH: Final = 80
+PIPE_WIDTH: Final = 1000
+"""Nothing is cut where no screen is: wide enough for any line that an op lays out."""
+
+# C0 and C1 controls, the marks that reorder text, line separators, and halves of surrogate pairs.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+# orjson escapes the C0 controls itself.
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at `stream`."""
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
+
+
+def screen_width(stream: TextIO) -> int | None:
+    """The columns of the terminal behind `stream`; None where there is none."""
+    if not is_terminal(stream):
+        return None
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns[:6]) > 0:
+        return int(columns[:6])
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+    except OSError:
+        return DEFAULT_WIDTH
+
+
+def escape(text: str) -> str:
+    r"""`text` with what a terminal would obey written out, line breaks included.
+
+    >>> escape("\x1b[31mred\n")
+    '\\x1b[31mred\\n'
+    """
+    return _UNSAFE.sub(_written_out, text)
+
+
+def escape_lines(text: str) -> str:
+    """As `escape`, line by line: for text that was laid out in lines on purpose."""
+    return "\n".join(escape(line) for line in text.split("\n"))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    char = match.group()
+    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char)
+    code = ord(char)
+    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def json_document(value: Json, *, indent: bool) -> str:
+    """`value` as one JSON text without controls; `indent` for people."""
+    import orjson
+
+    option = orjson.OPT_INDENT_2 if indent else 0
+    text = orjson.dumps(value, option=option).decode()
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Write `text` and a line break, whatever the stream's encoding can express."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "ascii"
+    # In the C locale a label with an umlaut must not end the command.
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None) -> list[str]:
+    """Lines of aligned columns; cells are escaped here.
+
+    Where they are wider than `width` the widest columns are cut, with an ellipsis. None cuts
+    nothing.
+    """
+    cells = [list(headers), *([escape(cell) for cell in row] for row in rows)]
+    widths = [max(_columns(row[i]) for row in cells) for i in range(len(headers))]
+    if width is not None:
+        widths = _fit(widths, width - 2 * (len(widths) - 1))
+    return [
+        "  ".join(_pad(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _fit(widths: list[int], room: int) -> list[int]:
+    """Column widths whose sum is at most `room`: wide ones give first, none goes below 4."""
+    fitted = list(widths)
+    while sum(fitted) > room:
+        widest = max(range(len(fitted)), key=fitted.__getitem__)
+        if fitted[widest] <= 4:
+            break
+        fitted[widest] -= 1
+    return fitted
+
+
+def _pad(cell: str, size: int) -> str:
+    length = _columns(cell)
+    if length <= size:
+        return cell + " " * (size - length)
+    kept = cell
+    while kept and _columns(kept) > size - 1:
+        kept = kept[:-1]
+    return kept + "…" + " " * (size - 1 - _columns(kept))
+
+
+def _columns(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
+
+
+class Painter:
+    """Colour where a person looks and did not refuse it (NO_COLOR, TERM=dumb)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._on = (
+            is_terminal(stream)
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM") != "dumb"
+        )
+
+    def _paint(self, text: str, code: int) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._on else text
+
+    def bad(self, text: str) -> str:
+        """In red."""
+        return self._paint(text, 31)
+
+    def good(self, text: str) -> str:
+        """In green."""
+        return self._paint(text, 32)
+
+    def warn(self, text: str) -> str:
+        """In yellow."""
+        return self._paint(text, 33)
+
+    def dim(self, text: str) -> str:
+        """Fainter than the rest."""
+        return self._paint(text, 2)

@@ -1,0 +1,101 @@
+"""The command tree's root, and the one place where every failure of a command ends.
+
+Which words a failure gets is left to `errors`, what the commands do to their own modules.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from mfm_ops.cli.session import Session
+from mfm_ops.cli.tree import MfmGroup
+
+__all__ = ["root", "run"]
+
+COMPLETE_VARIABLE = "_MFM_COMPLETE"
+INTERRUPTED = 130
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the run failed
+  2    usage or configuration
+  3    store or integrity
+  4    divergence on replay or verify
+  5    the run is parked until somebody resolves an effect
+  6    the run was cancelled
+  130  interrupted by Ctrl-C, 143 by SIGTERM; the run can be resumed"""
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from mfm_ops import __version__
+
+        session = ctx.ensure_object(Session)
+        session.show({"version": __version__}, f"mfm {__version__}")
+        ctx.exit()
+
+
+root = MfmGroup(
+    name="mfm",
+    help="Run operations that are recorded, sandboxed and replayable.",
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            callback=_version,
+            help="Print the version.",
+        )
+    ],
+    lazy={
+        "op": ("mfm_ops.cli.op:op", "Run one op."),
+        "run": ("mfm_ops.cli.run:run_group", "Look at runs, and go on with them."),
+        "ops": ("mfm_ops.cli.ops:ops", "List and describe the ops that are installed."),
+        "artifact": ("mfm_ops.cli.artifact:artifact", "Read what the store holds."),
+        "doctor": ("mfm_ops.cli.doctor:doctor", "Say what works here, and what to do."),
+        "completion": ("mfm_ops.cli.completion:completion", "Print a shell's completion script."),
+    },
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    session = Session()
+    try:
+        code = _run(arguments, session)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has had enough, as `head` has: no failure. Python's own last flush of stdout
+        # must not complain about it either.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(arguments: Sequence[str], session: Session) -> int:
+    try:
+        result = root.main(
+            list(arguments),
+            prog_name="mfm",
+            complete_var=COMPLETE_VARIABLE,
+            standalone_mode=False,
+            obj=session,
+        )
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets one record of it
+        from mfm_ops.cli import errors
+
+        failure = errors.translate(error, session)
+        errors.report(failure, as_json=session.wants_json(arguments))
+        return failure.exit_code
+    return result if isinstance(result, int) else 0
