@@ -29,7 +29,7 @@ _MAX_INTERPRETERS = 4
 # Below this a digest costs less than handing it to a thread.
 _HASH_IN_LOOP_BYTES = 256 * 1024
 
-_REOPEN_TRIES = 8
+_REOPEN_TRIES = 100
 
 
 @dataclass(slots=True)
@@ -163,7 +163,8 @@ def _open_resolved(path: str) -> tuple[int, str]:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except PermissionError:
             raise _failure(
-                "exec_program_not_executable", "the program cannot be reached", reason="permission"
+                "exec_program_not_executable",
+                "the program cannot be reached: a directory on its path is closed to this user",
             ) from None
         except (OSError, ValueError):
             raise _failure("exec_program_missing", "there is no such program") from None
@@ -172,7 +173,11 @@ def _open_resolved(path: str) -> tuple[int, str]:
             return fd, resolved
         # Replaced between the open and the readlink: what lies there now is what counts.
         os.close(fd)
-    raise _failure("exec_program_missing", "the program is being replaced over and over")
+    raise _failure(
+        "exec_program_not_allowed",
+        "the program was replaced each time it was looked at",
+        reason="replaced",
+    )
 
 
 def _owner(path: str, roots: tuple[str, ...]) -> str | None:
@@ -182,18 +187,15 @@ def _owner(path: str, roots: tuple[str, ...]) -> str | None:
 
 def _require_executable(fd: int, path: str) -> os.stat_result:
     info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode):
-        reason = "directory" if stat.S_ISDIR(info.st_mode) else "not_regular"
+    if stat.S_ISDIR(info.st_mode):
+        message = "the program is a directory"
+    elif not stat.S_ISREG(info.st_mode):
+        message = "the program is not a regular file"
     elif not os.access(f"/proc/self/fd/{fd}", os.X_OK):
-        reason = "mode"
+        message = "the program's file is not executable for this user"
     else:
         return info
-    raise _failure(
-        "exec_program_not_executable",
-        "the program is not an executable file",
-        reason=reason,
-        program_path=path,
-    )
+    raise _failure("exec_program_not_executable", message, program_path=path)
 
 
 def _read_head(fd: int) -> bytes | None:
