@@ -30,7 +30,7 @@ from mfm_ops.storage.sqlite_errors import refused
 from mfm_ops.storage.sqlite_open import Place, connect, prepare
 from mfm_ops.storage.sqlite_reader import Reader
 from mfm_ops.storage.sqlite_writer import Append, NewArtifact, Writer
-from mfm_ops.storage.stream import decode, encode
+from mfm_ops.storage.stream import collector_paused, decode, encode
 
 __all__ = ["SqliteStore", "open_sqlite_store"]
 
@@ -133,8 +133,9 @@ class SqliteStore:
         self, run_id: RunId, from_seq: int, to_seq: int | None = None
     ) -> list[EventEnvelope]:
         events: list[EventEnvelope] = []
-        async for seq, bodies in self._chunks(run_id, from_seq, to_seq):
-            events += decode(run_id, seq, bodies)
+        with collector_paused():
+            async for seq, bodies in self._chunks(run_id, from_seq, to_seq):
+                events += decode(run_id, seq, bodies)
         return events
 
     async def read_raw(

@@ -8,7 +8,9 @@ hash (empty for the first event), `body` the canonical JSON of the envelope as s
 is 64 lowercase hex digits. The head's running hash thus vouches for the whole history.
 """
 
-from collections.abc import Iterable, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 
 import orjson
@@ -20,7 +22,16 @@ from mfm_ops.machine.ids import OpId, RunId
 from mfm_ops.machine.stores import RunListing
 from mfm_ops.storage.failures import append_invalid, event_corrupt, unsupported_event
 
-__all__ = ["Row", "UNREADABLE", "chain", "decode", "encode", "listing", "verify"]
+__all__ = [
+    "Row",
+    "UNREADABLE",
+    "chain",
+    "collector_paused",
+    "decode",
+    "encode",
+    "listing",
+    "verify",
+]
 
 Row = tuple[int, bytes, bytes]
 """`(seq, body, running_hash)` as stored."""
@@ -110,6 +121,22 @@ def decode(run_id: RunId, from_seq: int, bodies: Iterable[bytes]) -> list[EventE
             raise unsupported_event(seq) from None
         raise event_corrupt(run_id, seq, "content") from None
     return events
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """No garbage collection while a long list of events is made.
+
+    Models hold no cycles, and a collection after each few hundred of a list that grows looks at
+    all of them again and again: 100,000 events took 3.8 s instead of 0.9.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def listing(run_id: RunId, first: Row, before_last: bytes, last: Row) -> RunListing:
