@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -106,6 +107,7 @@ class Step:
 
     async def handle(self, ctx: DynContext, io: IoProvider, rec: EventRecorder) -> StateOutcome:
         """See `State.handle`."""
+        del io, rec
         self._done += 1
         if self._done % SLICE == 0:
             ours = time.perf_counter() - self._since
@@ -122,7 +124,7 @@ async def measure(states: int, directory: Path) -> dict[str, object]:
     """One run of `states` states."""
     step = Step(Raw(directory / f"raw-{states}.sqlite"))
     ids = [StateId(f"bench.main.s{index}") for index in range(states)]
-    edges = [DependencyEdge.between(one, other) for one, other in zip(ids, ids[1:], strict=False)]
+    edges = [DependencyEdge.between(one, other) for one, other in pairwise(ids)]
     plan = ExecutionPlan(
         OpId("bench"), StateGraph([StateNode(state_id, step) for state_id in ids], edges)
     )

@@ -90,7 +90,8 @@ _CONTRACT: tuple[_Row, ...] = (
      "A state before this one must write the key."),
     ("context_deserialize_failed", "ContextError.Serialization", _CONTEXT, False, "key",
      "The value in the context has another type than the state expects."),
-    ("context_serialize_failed", "ContextError.Serialization", _CONTEXT, False, "key pointer reason",
+    ("context_serialize_failed", "ContextError.Serialization", _CONTEXT, False,
+     "key pointer reason",
      "Context values need a canonical JSON form: no floats, no huge integers."),
     ("context_write_conflict", "ContextError.Other", _CONTEXT, False, "key states",
      "Two states that no path orders wrote different values; order them or use two keys."),
@@ -174,8 +175,8 @@ _EXEC: tuple[_Row, ...] = (
      "The program must print exactly one JSON value on standard output."),
     ("exec_stdout_not_canonical", "IoError.Transport", _OFFCHAIN, False,
      "program_path pointer reason",
-     "The output has no canonical form (a float, a huge integer, a duplicate key); "
-     '`numbers: "string"` keeps numbers as text.'),
+     ("The output has no canonical form (a float, a huge integer, a duplicate key); "
+      '`numbers: "string"` keeps numbers as text.')),
     ("exec_stdout_too_large", "IoError.Transport", _OFFCHAIN, False, "program_path limit_bytes",
      "Standard output is limited to 1 MiB; write large results elsewhere."),
     ("exec_stderr_too_large", "IoError.Transport", _OFFCHAIN, False, "program_path limit_bytes",
@@ -185,8 +186,8 @@ _EXEC: tuple[_Row, ...] = (
     ("exec_sandbox_unavailable", "IoError.Transport", _OFFCHAIN, False, "reason",
      "Install bubblewrap and let it create user namespaces; `mfm doctor` says what is missing."),
     ("exec_effect_undeclared", "IoError.Transport", _PARSING, False, "reason",
-     "With network, writable paths or no sandbox a program can have effects: the state must "
-     "declare ApplySideEffect."),
+     ("With network, writable paths or no sandbox a program can have effects: the state must "
+      "declare ApplySideEffect.")),
 )  # fmt: skip
 
 _KEYSTORE: tuple[_Row, ...] = (
@@ -208,8 +209,8 @@ _SETTINGS: tuple[_Row, ...] = (
     ("settings_invalid", "SettingsFailure", _PARSING, False, "source key reason",
      "Correct the named setting; docs/configuration.md lists them all."),
     ("settings_not_trusted", "SettingsFailure", _PARSING, False, "source key",
-     "A mfm.toml found in a directory can only tighten; put it into your own configuration, or "
-     "name the file with --config."),
+     ("A mfm.toml found in a directory can only tighten; put it into your own configuration, or "
+      "name the file with --config.")),
     ("usage", "SettingsFailure", _PARSING, False, "", "`mfm --help` shows the commands."),
     ("internal_error", "RunError.Other", _UNKNOWN, False, "exception",
      "This is a bug in mfm; run again with --log-level debug and report it."),

@@ -69,10 +69,8 @@ def is_engine_owned(name: str) -> bool:
     >>> is_engine_owned("fact_recorded"), is_engine_owned("mfm.driver"), is_engine_owned("saved")
     (True, True, False)
     """
-    return (
-        name == DOMAIN_EVENT_FACT_RECORDED
-        or name.startswith(ENGINE_EVENT_PREFIX)
-        or name.startswith("child_run_")
+    return name == DOMAIN_EVENT_FACT_RECORDED or name.startswith(
+        (ENGINE_EVENT_PREFIX, "child_run_")
     )
 
 

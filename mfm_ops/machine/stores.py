@@ -1,5 +1,4 @@
-"""What the engine asks of a store: events that only grow, artifacts named by their hash
-(seed: stores).
+"""What the engine asks of a store: growing events, artifacts by hash (seed: stores).
 
 A `StagingArtifactStore` is ours: it lets an artifact become durable together with the events that
 name it. How a store keeps its promises is left to `storage`.
