@@ -4,7 +4,9 @@ Here the request is checked and failures get their codes. What lies in the direc
 `keystore_dir`, what a file means to `keystore_format`.
 """
 
-from typing import Final, NamedTuple, NoReturn, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn, cast
 
 from anyio import from_thread, to_thread
 
@@ -14,29 +16,22 @@ from mfm_ops.machine.errors import TransportFailure
 from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.transport import LiveIoEnv, TransportReply
 from transports.keystore_dir import KeystoreDir, Listing, TooManyFiles, opened
+from transports.keystore_warnings import printable
 
 __all__ = [
     "KEYSTORE_NAMESPACE",
     "KeystoreFactory",
     "KeystoreTransport",
     "LIST_KEYSTORES_V1",
-    "ListRequest",
-    "parse_request",
+    "requested_dir",
 ]
 
 KEYSTORE_NAMESPACE: Final = "local.keystore"
 LIST_KEYSTORES_V1: Final = "list_keystores_v1"
 
 
-class ListRequest(NamedTuple):
-    """A checked `list_keystores_v1`: an absolute path, and whether nothing may be there."""
-
-    dir: str
-    missing_ok: bool
-
-
-def parse_request(request: Json) -> ListRequest:
-    """Check `{"kind": "list_keystores_v1", "dir": str, "missing_ok": bool = false}`.
+def requested_dir(request: Json) -> str | None:
+    """What `{"kind": "list_keystores_v1", "dir": str | null}` names; None is the default place.
 
     Raises:
         TransportFailure: `keystore_request_invalid`, with the place as a JSON pointer.
@@ -44,21 +39,22 @@ def parse_request(request: Json) -> ListRequest:
     if not isinstance(request, dict):
         _refuse("", "not_an_object")
     for key in request:
-        if key not in ("kind", "dir", "missing_ok"):
+        if key not in ("kind", "dir"):
             _refuse(json_pointer([key]), "unknown_field")
     if request.get("kind") != LIST_KEYSTORES_V1:
         _refuse("/kind", "unknown_kind" if "kind" in request else "missing")
-    path = request.get("dir")
+    if "dir" not in request:
+        _refuse("/dir", "missing")
+    path = request["dir"]
+    if path is None:
+        return None
     if not isinstance(path, str):
-        _refuse("/dir", "wrong_type" if "dir" in request else "missing")
-    if not path.startswith("/"):
-        _refuse("/dir", "not_absolute")
+        _refuse("/dir", "wrong_type")
+    if not path:
+        _refuse("/dir", "empty")
     if "\0" in path:
         _refuse("/dir", "nul_character")
-    missing_ok = request.get("missing_ok", False)
-    if not isinstance(missing_ok, bool):
-        _refuse("/missing_ok", "wrong_type")
-    return ListRequest(path, missing_ok)
+    return path
 
 
 def _refuse(pointer: str, reason: str) -> NoReturn:
@@ -72,12 +68,18 @@ def _refuse(pointer: str, reason: str) -> NoReturn:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class KeystoreTransport:
     """Answers `list_keystores_v1` with `{"entries": [...], "warnings": [...]}`, by file name.
 
-    They are as `keystore_format.Entry` and `keystore_warnings.FileWarning`. With `missing_ok` a
-    directory that does not exist is an empty answer with `"missing": true`.
+    They are as `keystore_format.Entry` and `keystore_warnings.FileWarning`. A relative `dir` starts
+    where this process stands; a null one is `default_dir`, an absolute path. If that was not
+    `default_named` by anybody and is not there, or is None, the answer is empty and has
+    `"missing": {"dir": str | null}` beside.
     """
+
+    default_dir: str | None = None
+    default_named: bool = False
 
     async def call(self, call: IoCall) -> TransportReply:
         """List the directory.
@@ -87,29 +89,36 @@ class KeystoreTransport:
                 `keystore_dir_not_directory`, `keystore_dir_unreadable`,
                 `keystore_dir_too_many_files`.
         """
-        request = parse_request(call.request)
+        named = requested_dir(call.request)
+        path = self.default_dir if named is None else _from_here(named)
+        if path is None:
+            return _reply(None, None, files=0)
         try:
-            with opened(request.dir) as directory:
+            with opened(path) as directory:
                 listing = await _read(directory)
                 files = len(directory.names)
         except FileNotFoundError:
-            if request.missing_ok:
-                return _reply(Listing([], []), files=0, missing=True)
-            raise _failure("missing", "The keystore directory does not exist.", request) from None
+            if named is None and not self.default_named:
+                return _reply(path, None, files=0)
+            raise _failure("missing", "The keystore directory does not exist.", path) from None
         except NotADirectoryError:
             message = "The keystore path does not name a directory."
-            raise _failure("not_directory", message, request) from None
+            raise _failure("not_directory", message, path) from None
         except TooManyFiles:
             message = "The directory holds more files than a keystore directory may."
-            raise _failure("too_many_files", message, request) from None
+            raise _failure("too_many_files", message, path) from None
         except OSError:
             message = "The keystore directory cannot be read."
-            raise _failure("unreadable", message, request) from None
-        return _reply(listing, files=files)
+            raise _failure("unreadable", message, path) from None
+        return _reply(path, listing, files=files)
 
 
+@dataclass(frozen=True, slots=True)
 class KeystoreFactory:
-    """Makes the transports of `local.keystore`; there is nothing to configure."""
+    """Makes the transports of `local.keystore`; the default place is the site's to choose."""
+
+    default_dir: str | None = None
+    default_named: bool = False
 
     @property
     def namespace_group(self) -> str:
@@ -119,7 +128,17 @@ class KeystoreFactory:
     def make(self, env: LiveIoEnv) -> KeystoreTransport:
         """A transport; it needs nothing of `env`."""
         del env
-        return KeystoreTransport()
+        return KeystoreTransport(self.default_dir, self.default_named)
+
+
+def _from_here(path: str) -> str:
+    if path.startswith("/"):
+        return path
+    try:
+        return f"{Path.cwd()}/{path}"
+    except FileNotFoundError:
+        # Our own directory was removed: nothing relative exists, and opening it says so.
+        return path
 
 
 async def _read(directory: KeystoreDir) -> Listing:
@@ -132,15 +151,17 @@ def _go_on() -> None:
     """The checkpoint of a reading that is too short to be worth cancelling."""
 
 
-def _reply(listing: Listing, *, files: int, missing: bool = False) -> TransportReply:
+def _reply(path: str | None, listing: Listing | None, *, files: int) -> TransportReply:
+    shown = None if path is None else printable(path)
+    meta: dict[str, Json] = {"transport": KEYSTORE_NAMESPACE, "dir": shown, "files": files}
+    if listing is None:
+        return TransportReply({"entries": [], "warnings": [], "missing": {"dir": shown}}, meta)
     response: dict[str, Json] = {
         "entries": cast("list[Json]", listing.entries),
         "warnings": cast("list[Json]", listing.warnings),
     }
-    if missing:
-        response["missing"] = True
-    return TransportReply(response, {"transport": KEYSTORE_NAMESPACE, "files": files})
+    return TransportReply(response, meta)
 
 
-def _failure(what: str, message: str, request: ListRequest) -> TransportFailure:
-    return TransportFailure(error_info(f"keystore_dir_{what}", message, dir=request.dir))
+def _failure(what: str, message: str, path: str) -> TransportFailure:
+    return TransportFailure(error_info(f"keystore_dir_{what}", message, dir=printable(path)))

@@ -29,10 +29,12 @@ VECTORS: list[dict[str, Any]] = json.loads((ROOT / "tests/keystores/vectors.json
 SOUND = json.dumps(VECTORS[1]["document"]).encode()
 
 
-async def listed(directory: Path | str, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The response and the meta of listing `directory`."""
-    request = {"kind": "list_keystores_v1", "dir": str(directory)} | fields
-    transport: LiveIoTransport = KeystoreTransport()
+async def listed(
+    directory: Path | str | None, default_dir: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The response and the meta of listing `directory`, or the default one."""
+    request = {"kind": "list_keystores_v1", "dir": directory and str(directory)}
+    transport: LiveIoTransport = KeystoreTransport(default_dir)
     reply = await transport.call(IoCall(namespace="local.keystore", request=request))
     response = reply.response
     assert isinstance(response, dict)
@@ -81,7 +83,7 @@ async def test_keystores_made_by_eth_account_are_listed(
         ],
         "warnings": [],
     }
-    assert meta == {"transport": "local.keystore", "files": 1}
+    assert meta == {"transport": "local.keystore", "dir": str(tmp_path), "files": 1}
 
 
 async def test_published_keystores_of_all_tools_lie_side_by_side(tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ async def test_hidden_files_and_backups_are_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\0")
     assert await listed(tmp_path) == (
         {"entries": [], "warnings": []},
-        {"transport": "local.keystore", "files": 0},
+        {"transport": "local.keystore", "dir": str(tmp_path), "files": 0},
     )
 
 
@@ -284,17 +286,80 @@ async def test_a_missing_directory_is_a_failure(tmp_path: Path) -> None:
     assert await dir_failure(tmp_path / "gone") == "keystore_dir_missing"
 
 
-async def test_a_directory_that_may_be_missing_is_an_empty_answer(tmp_path: Path) -> None:
-    response, meta = await listed(tmp_path / "gone", missing_ok=True)
-    assert response == {"entries": [], "warnings": [], "missing": True}
-    assert meta == {"transport": "local.keystore", "files": 0}
+async def test_without_a_directory_the_default_one_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "deployer").write_bytes(SOUND)
+    response, meta = await listed(None, default_dir=str(tmp_path))
+    assert [entry["file"] for entry in response["entries"]] == ["deployer"]
+    assert "missing" not in response
+    assert meta["dir"] == str(tmp_path)
 
 
-async def test_a_directory_that_may_be_missing_and_is_not_says_nothing_of_it(
+async def test_a_missing_default_is_an_empty_answer_that_says_where_it_was_sought(
     tmp_path: Path,
 ) -> None:
-    response, _ = await listed(tmp_path, missing_ok=True)
-    assert response == {"entries": [], "warnings": []}
+    gone = str(tmp_path / "gone")
+    response, meta = await listed(None, default_dir=gone)
+    assert response == {"entries": [], "warnings": [], "missing": {"dir": gone}}
+    assert meta == {"transport": "local.keystore", "dir": gone, "files": 0}
+
+
+async def test_without_any_default_place_the_answer_is_empty_too() -> None:
+    response, meta = await listed(None)
+    assert response == {"entries": [], "warnings": [], "missing": {"dir": None}}
+    assert meta == {"transport": "local.keystore", "dir": None, "files": 0}
+
+
+async def test_a_missing_default_that_somebody_named_is_a_failure(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    request = {"kind": "list_keystores_v1", "dir": None}
+    with pytest.raises(TransportFailure) as failed:
+        await KeystoreTransport(gone, default_named=True).call(
+            IoCall(namespace="local.keystore", request=request)
+        )
+    assert failed.value.info.code == "keystore_dir_missing"
+    assert failed.value.info.details == {"dir": gone}
+
+
+async def test_a_default_that_is_no_directory_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(SOUND)
+    with pytest.raises(TransportFailure, match="keystore_dir_not_directory"):
+        await listed(None, default_dir=str(tmp_path / "file"))
+
+
+async def test_a_relative_directory_starts_where_the_process_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "deployer").write_bytes(SOUND)
+    (tmp_path / "keys" / "again").symlink_to("deployer")
+    monkeypatch.chdir(tmp_path)
+    response, meta = await listed("keys", default_dir="/nowhere")
+    assert [entry["file"] for entry in response["entries"]] == ["again", "deployer"]
+    assert meta["dir"] == f"{tmp_path}/keys"
+    assert await failure({"kind": "list_keystores_v1", "dir": "gone"}) == (
+        "keystore_dir_missing",
+        {"dir": f"{tmp_path}/gone"},
+    )
+
+
+async def test_nothing_lies_below_a_working_directory_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    assert await dir_failure("keys") == "keystore_dir_missing"
+
+
+async def test_a_place_that_is_not_utf8_is_told_escaped(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    response, meta = await listed(None, default_dir=str(place))
+    assert response["missing"] == {"dir": rf"{tmp_path}/caf\xe9"}
+    canonical_json_bytes(meta)
+    place.mkdir()
+    response, meta = await listed(None, default_dir=str(place))
+    assert "missing" not in response
+    canonical_json_bytes(meta)
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe", "below_a_file"])
@@ -370,15 +435,8 @@ async def test_no_descriptor_stays_open(tmp_path: Path) -> None:
         ({"kind": 1, "dir": "/"}, "/kind", "unknown_kind"),
         ({"kind": "list_keystores_v1"}, "/dir", "missing"),
         ({"kind": "list_keystores_v1", "dir": 7}, "/dir", "wrong_type"),
-        ({"kind": "list_keystores_v1", "dir": ""}, "/dir", "not_absolute"),
-        ({"kind": "list_keystores_v1", "dir": "keys"}, "/dir", "not_absolute"),
-        ({"kind": "list_keystores_v1", "dir": "~/keys"}, "/dir", "not_absolute"),
+        ({"kind": "list_keystores_v1", "dir": ""}, "/dir", "empty"),
         ({"kind": "list_keystores_v1", "dir": "/a\0b"}, "/dir", "nul_character"),
-        (
-            {"kind": "list_keystores_v1", "dir": "/", "missing_ok": 1},
-            "/missing_ok",
-            "wrong_type",
-        ),
         ({"kind": "list_keystores_v1", "dir": "/", "a/b": 1}, "/a~1b", "unknown_field"),
     ],
 )
@@ -392,6 +450,7 @@ async def test_a_malformed_request_names_the_place(
 
 
 async def test_the_factory_serves_the_keystore_namespace_and_needs_no_environment() -> None:
-    factory: LiveIoTransportFactory = KeystoreFactory()
+    factory: LiveIoTransportFactory = KeystoreFactory("/keys", default_named=True)
     assert factory.namespace_group == "local.keystore"
-    assert isinstance(factory.make(cast("LiveIoEnv", None)), KeystoreTransport)
+    made = factory.make(cast("LiveIoEnv", None))
+    assert made == KeystoreTransport("/keys", default_named=True)
