@@ -94,7 +94,12 @@ class App:
         policy = self.settings.exec_policy
         sink = watch.on_stderr if watch else None
         return InstalledTransports(
-            built_in_factories(replace(policy, pass_stderr=sink is not None), sink)
+            built_in_factories(
+                replace(policy, pass_stderr=sink is not None),
+                sink,
+                keystore_dir=self.settings.keystore_dir,
+                keystore_named=self.settings.keystore_named,
+            )
         )
 
     @contextmanager

@@ -18,6 +18,8 @@ from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.sdk.operation import AnyOperation, Operation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mfm_ops.machine.transport import LiveIoEnv, LiveIoTransport, LiveIoTransportFactory
     from transports.policy import ExecPolicy
 
@@ -142,9 +144,16 @@ class _Deferred:
 
 
 def built_in_factories(
-    policy: ExecPolicy, stderr_sink: Callable[[bytes], None] | None = None
+    policy: ExecPolicy,
+    stderr_sink: Callable[[bytes], None] | None = None,
+    *,
+    keystore_dir: Path | None = None,
+    keystore_named: bool = False,
 ) -> list[LiveIoTransportFactory]:
-    """The transports that come with mfm, under the site's policy."""
+    """The transports that come with mfm, under the site's policy.
+
+    `keystore_dir` is where keystores lie by default, `keystore_named` whether somebody said so.
+    """
 
     def exec_factory() -> LiveIoTransportFactory:
         from mfm_ops.machine.canonical import artifact_id_for_json
@@ -156,7 +165,8 @@ def built_in_factories(
     def keystore_factory() -> LiveIoTransportFactory:
         from transports.keystore import KeystoreFactory
 
-        return KeystoreFactory()
+        place = None if keystore_dir is None else str(keystore_dir)
+        return KeystoreFactory(place, keystore_named)
 
     return [_Deferred("exec", exec_factory), _Deferred("local.keystore", keystore_factory)]
 

@@ -114,9 +114,15 @@ async def resolve_artifact(store: AnyStore, reference: str) -> ArtifactId:
 async def read_history(store: AnyStore, run_id: RunId) -> RunHistory:
     """The fold of all of a run's events."""
     from mfm_ops.runtime.history import fold
+    from mfm_ops.storage.stream import decode
 
     with collector_paused():
-        return fold(run_id, await store.read_range(run_id, 1))
+        bodies = await store.read_raw(run_id, 1)
+        # Each model is gone before the next is made: a hundred thousand at once fit no cache.
+        return fold(
+            run_id,
+            (event for seq, body in enumerate(bodies, 1) for event in decode(run_id, seq, (body,))),
+        )
 
 
 @contextmanager

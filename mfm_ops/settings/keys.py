@@ -152,6 +152,7 @@ KEYS: Final[Mapping[str, Key]] = {
     for key in (
         # Evidence must not be led elsewhere by the directory that one happens to stand in.
         Key("store.path", _path, _same, "MFM_STORE"),
+        Key("keystore.dir", _path, _same, "MFM_KEYSTORE"),
         _key("output.format", partial(_choice, of=_FORMATS), _free),
         _key("log.level", partial(_choice, of=_LEVELS), _free),
         _key("log.format", partial(_choice, of=_FORMATS), _free),

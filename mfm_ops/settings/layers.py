@@ -35,10 +35,13 @@ class Origin:
 class Settings:
     """What the site and the caller have chosen; the same for the whole process.
 
-    `store_path` is None where neither an option nor HOME says where the store lies.
+    `store_path` is None where neither an option nor HOME says where the store lies, `keystore_dir`
+    where nothing says where keystores lie; it may be missing unless `keystore_named`.
     """
 
     store_path: Path | None = None
+    keystore_dir: Path | None = None
+    keystore_named: bool = False
     output_format: str = "text"
     log_level: str = "warning"
     log_format: str = "text"
@@ -102,6 +105,8 @@ def load_settings(
     policy = {key.policy_field: current[key.name] for key in KEYS.values() if key.policy_field}
     return Settings(
         store_path=current["store.path"],
+        keystore_dir=current["keystore.dir"],
+        keystore_named=sources["keystore.dir"] != "default",
         output_format=current["output.format"],
         log_level=current["log.level"],
         log_format=current["log.format"],
@@ -248,6 +253,7 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         key.name: getattr(policy, key.policy_field) for key in KEYS.values() if key.policy_field
     }
     values["store.path"] = _user_file(environ, "XDG_STATE_HOME", ".local/state", "mfm.sqlite")
+    values["keystore.dir"] = _user_file(environ, "XDG_DATA_HOME", ".local/share", "keystore")
     values["output.format"] = "text"
     values["log.level"] = "warning"
     values["log.format"] = "text"

@@ -95,6 +95,30 @@ def test_without_home_only_the_use_of_the_store_fails(site: Site) -> None:
     }
 
 
+def test_keystores_lie_by_default_where_xdg_says_and_nobody_named_that_place(site: Site) -> None:
+    settings = site.load()
+    assert settings.keystore_dir == site.home / ".local/share/mfm/keystore"
+    assert not settings.keystore_named
+    site.environ["XDG_DATA_HOME"] = "/data"
+    assert site.load().keystore_dir == Path("/data/mfm/keystore")
+    del site.environ["HOME"], site.environ["XDG_DATA_HOME"]
+    assert site.load().keystore_dir is None
+
+
+def test_a_keystore_directory_from_file_or_environment_is_named(site: Site) -> None:
+    site.write(site.user_file, '[keystore]\ndir = "~/keys"')
+    assert (site.load().keystore_dir, site.load().keystore_named) == (site.home / "keys", True)
+    site.environ["MFM_KEYSTORE"] = "mine"
+    assert (site.load().keystore_dir, site.load().keystore_named) == (site.cwd / "mine", True)
+    site.environ["MFM_KEYSTORE"] = ""
+    assert site.load().keystore_dir == site.home / "keys"
+
+
+def test_a_found_file_may_not_choose_the_keystores(site: Site) -> None:
+    site.write(site.found_file, '[keystore]\ndir = "/others/keys"')
+    assert site.refusal()["code"] == "settings_not_trusted"
+
+
 def test_layers_win_in_their_order(site: Site) -> None:
     def level() -> tuple[str, str]:
         settings = site.load(options)
