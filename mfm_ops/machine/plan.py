@@ -208,13 +208,13 @@ def plan_digest(plan: ExecutionPlan) -> ArtifactId:
     """
     return artifact_id_for_json(
         {
-            "op_id": plan.op_id,
+            "op_id": str(plan.op_id),
             "states": [
-                {"id": node.id, "meta": node.state.meta().model_dump(mode="json")}
+                {"id": str(node.id), "meta": node.state.meta().model_dump(mode="json")}
                 for node in plan.graph.states
             ],
             "edges": [
-                [upstream, downstream]
+                [str(upstream), str(downstream)]
                 for upstream, downstream in sorted({(e.from_, e.to) for e in plan.graph.edges})
             ],
         }
