@@ -45,7 +45,11 @@ class Place:
 
 
 def connect(place: Place) -> apsw.Connection:
-    """A connection whose commits are durable when they return; the caller maps `apsw.Error`."""
+    """A connection whose commits are durable when they return; the caller maps `apsw.Error`.
+
+    Raises:
+        StorageFailure: `store_read_only` where the place was to be written and cannot be.
+    """
     if place.immutable:
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         connection = apsw.Connection(f"{place.path.as_uri()}?immutable=1", flags=flags)
@@ -54,6 +58,9 @@ def connect(place: Place) -> apsw.Connection:
     else:
         connection = apsw.Connection(str(place.path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
+        # SQLite falls back to reading where it may not write.
+        if connection.readonly("main") and not place.read_only:
+            raise refused("store_read_only", place.name)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         # One statement a call: execution stops at the first pragma that returns a row.
         connection.execute("PRAGMA synchronous = FULL")
@@ -157,9 +164,6 @@ def _open_for_writing(place: Place) -> apsw.Connection:
     connection = connect(place)
     try:
         found = file_format(connection, place.name)
-        # SQLite falls back to reading where it may not write.
-        if connection.readonly("main"):
-            raise refused("store_read_only", place.name)
         # Not before the file is known to be ours: this changes it.
         if connection.pragma("journal_mode", "wal") != "wal":
             raise refused("store_unavailable", place.name, "no_write_ahead_log")
