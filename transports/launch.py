@@ -24,7 +24,7 @@ from transports.sandbox import (
     launcher_argv,
     sandbox_args,
 )
-from transports.view import ProgramView, host_mounts, program_view
+from transports.view import Neighbours, ProgramView, host_mounts, program_view
 
 __all__ = [
     "TooManyArgumentsError",
@@ -65,13 +65,15 @@ def sandboxed_command(
     program: PinnedProgram,
     argv: Sequence[str],
     env: Mapping[str, str],
+    *,
+    neighbours: Neighbours,
 ) -> Iterator[MakeCommand]:
     """The command that runs `program` in the sandbox; valid inside the `with` block.
 
     Raises:
         TooManyArgumentsError: bubblewrap takes at most `MAX_ARGUMENTS`.
     """
-    view = program_view(program, bind_fd_supported=bubblewrap.bind_fd)
+    view = program_view(program, neighbours, bind_fd_supported=bubblewrap.bind_fd)
     mounts = host_mounts(policy, program.roots)
     with sandbox_command(bubblewrap, policy, mounts, view, argv=argv, env=env) as make:
         yield make

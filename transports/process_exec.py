@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -72,6 +73,7 @@ class _Run:
         self.finished: asyncio.Future[None] = self._loop.create_future()
         self._began = time.monotonic()
         self._open: set[int] = set()
+        self._heard: set[int] = set()
         self._timers: list[asyncio.TimerHandle] = []
         self._ending: Ending | None = None
         self._limit: str | None = None
@@ -112,14 +114,14 @@ class _Run:
         self._stderr = BoundedReader(stderr, spec.max_stderr_bytes, spec.stderr_sink)
         self._launcher = os.pidfd_open(self._popen.pid)
         self._open.add(self._launcher)
-        self._loop.add_reader(self._launcher, self._on_launcher_gone)
+        self._listen(self._launcher, self._on_launcher_gone)
         for fd, callback in (
             (self._status, self._on_status),
             (stdout, self._on_stdout),
             (stderr, self._on_stderr),
         ):
             os.set_blocking(fd, False)
-            self._loop.add_reader(fd, callback)
+            self._listen(fd, callback)
         self._timers.append(self._loop.call_at(spec.deadline, self.end, "timeout"))
 
     def end(self, ending: Ending) -> None:
@@ -173,7 +175,7 @@ class _Run:
         except BlockingIOError:
             return
         if not chunk:
-            self._loop.remove_reader(self._status)
+            self._unlisten(self._status)
             return
         *lines, self._status_tail = (self._status_tail + chunk).split(b"\n")
         for line in lines:
@@ -194,7 +196,7 @@ class _Run:
         except ProcessLookupError:
             return
         self._open.add(init)
-        self._loop.add_reader(init, self._on_init_gone, init)
+        self._listen(init, self._on_init_gone)
         if self._killing:
             self._kill()
             return
@@ -225,7 +227,7 @@ class _Run:
 
     def _read(self, reader: BoundedReader, too_large: Ending) -> None:
         if not reader.read_some():
-            self._loop.remove_reader(reader.fd)
+            self._unlisten(reader.fd)
         if reader.overflowed:
             self.end(too_large)
 
@@ -233,15 +235,15 @@ class _Run:
         self._limit = limit
         self.end("limit")
 
-    def _on_init_gone(self, init: int) -> None:
+    def _on_init_gone(self) -> None:
         # With the init of a PID namespace the kernel has reaped all that was in it.
         self._init_gone = True
-        self._loop.remove_reader(init)
+        self._unlisten(self._init)
         self._check_finished()
 
     def _on_launcher_gone(self) -> None:
         self._launcher_gone = True
-        self._loop.remove_reader(self._launcher)
+        self._unlisten(self._launcher)
         self._popen.wait()
         # Its last words: a quick program's whole story may still lie in the pipe.
         self._on_status()
@@ -270,7 +272,7 @@ class _Run:
         if self._watch is not None:
             self._watch.stop()
         for reader in (self._stdout, self._stderr):
-            self._loop.remove_reader(reader.fd)
+            self._unlisten(reader.fd)
 
     def _kill(self) -> None:
         if self._kill_by == "gate":
@@ -301,10 +303,19 @@ class _Run:
         self._open.update(ends)
         return ends
 
+    def _listen(self, fd: int, callback: Callable[[], None]) -> None:
+        self._heard.add(fd)
+        self._loop.add_reader(fd, callback)
+
+    def _unlisten(self, fd: int | None) -> None:
+        if fd in self._heard:
+            self._heard.remove(fd)
+            self._loop.remove_reader(fd)
+
     def _close(self, fd: int) -> None:
         if fd in self._open:
             self._open.remove(fd)
-            self._loop.remove_reader(fd)
+            self._unlisten(fd)
             os.close(fd)
 
 

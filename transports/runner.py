@@ -40,6 +40,7 @@ from transports.outcome import (
 from transports.policy import ExecPolicy
 from transports.process_exec import run_child
 from transports.program import DigestCache, PinnedProgram, pin_program
+from transports.view import Neighbours
 from transports.watch import WatchLimits
 
 __all__ = ["IDEMPOTENCY_VARIABLE", "ProgramCall", "ProgramRunner"]
@@ -87,6 +88,7 @@ class ProgramRunner:
         self._policy_digest = policy_digest
         self._stderr_sink = stderr_sink
         self._digests = DigestCache()
+        self._neighbours = Neighbours()
         self._means: _Means | None = None
 
     async def run(
@@ -229,7 +231,9 @@ class ProgramRunner:
         if self._means is None or self._means.bubblewrap is None:
             self._means = None
             raise sandbox_unavailable("missing")
-        return sandboxed_command(self._means.bubblewrap, self.policy, program, argv, env)
+        return sandboxed_command(
+            self._means.bubblewrap, self.policy, program, argv, env, neighbours=self._neighbours
+        )
 
     def _look_around(self) -> _Means:
         wanted = self.policy.sandbox == "bubblewrap"

@@ -4,7 +4,7 @@ The command that comes of it is `sandbox`'s, the checks were `program`'s.
 """
 
 # Plain calls of os: pathlib knows no descriptors, and costs where this is called often.
-# ruff: noqa: PTH115, PTH118, PTH119, PTH208
+# ruff: noqa: PTH115, PTH116, PTH119, PTH208
 
 import os
 from dataclasses import dataclass
@@ -13,14 +13,16 @@ from transports.policy import ExecPolicy, is_below
 from transports.program import PinnedProgram
 from transports.sandbox import PRIVATE_DIR, Mounts, PinnedFile
 
-__all__ = ["ProgramView", "host_mounts", "program_view"]
+__all__ = ["Neighbours", "ProgramView", "host_mounts", "program_view"]
 
 # Up to this size a copy costs less than a millisecond and needs no bind, so that a program that is
 # being replaced at that very moment still runs as it was when it was checked.
 _COPY_BYTES = 1024 * 1024
 
 # Directories with more entries than this are not mirrored.
-_MAX_COMPANIONS = 64
+_MAX_NEIGHBOURS = 64
+
+_MAX_KNOWN_DIRECTORIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,34 @@ class ProgramView:
     path: str
     pinned: PinnedFile | None
     links: tuple[tuple[str, str], ...]
+
+
+class Neighbours:
+    """The names in directories, remembered while inode and mtime stay the same.
+
+    Listing `/usr/bin` at each call would cost a tenth of what the sandbox does.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {}
+
+    def names(self, directory: str) -> tuple[str, ...]:
+        """What is in `directory`; nothing where that is too much, or cannot be read."""
+        try:
+            info = os.stat(directory)
+            stamp = (info.st_dev, info.st_ino, info.st_mtime_ns)
+            known = self._known.get(directory)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            names = tuple(sorted(os.listdir(directory)))
+        except OSError:
+            return ()
+        if len(names) > _MAX_NEIGHBOURS:
+            names = ()
+        if len(self._known) >= _MAX_KNOWN_DIRECTORIES:
+            self._known.clear()
+        self._known[directory] = (stamp, names)
+        return names
 
 
 def host_mounts(policy: ExecPolicy, roots: tuple[str, ...]) -> Mounts:
@@ -54,7 +84,9 @@ def host_mounts(policy: ExecPolicy, roots: tuple[str, ...]) -> Mounts:
     return Mounts(tuple(binds), policy.read_write_paths, tuple(links))
 
 
-def program_view(program: PinnedProgram, *, bind_fd_supported: bool) -> ProgramView:
+def program_view(
+    program: PinnedProgram, neighbours: Neighbours, *, bind_fd_supported: bool
+) -> ProgramView:
     """Under which path `program` runs, so that what was checked is what runs.
 
     A sealed program runs from its own path. Any other is pinned below `PRIVATE_DIR`, since a bind
@@ -72,20 +104,17 @@ def program_view(program: PinnedProgram, *, bind_fd_supported: bool) -> ProgramV
     above, directory_name = os.path.split(directory)
     home = f"{PRIVATE_DIR}/{directory_name or 'bin'}"
     copy = program.readable and (program.size <= _COPY_BYTES or not bind_fd_supported)
-    links = _mirror(directory, home, {name})
+    links = _mirror(neighbours.names(directory), directory, home, name)
     if directory_name:
-        links += _mirror(above, PRIVATE_DIR, {directory_name})
+        links += _mirror(neighbours.names(above), above, PRIVATE_DIR, directory_name)
     return ProgramView(f"{home}/{name}", PinnedFile(program.fd, f"{home}/{name}", copy), links)
 
 
-def _mirror(source: str, place: str, taken: set[str]) -> tuple[tuple[str, str], ...]:
-    try:
-        names = sorted(os.listdir(source))
-    except OSError:
-        return ()
-    if len(names) > _MAX_COMPANIONS:
-        return ()
-    return tuple((os.path.join(source, n), f"{place}/{n}") for n in names if n not in taken)
+def _mirror(
+    names: tuple[str, ...], source: str, place: str, taken: str
+) -> tuple[tuple[str, str], ...]:
+    source = source.rstrip("/")
+    return tuple((f"{source}/{n}", f"{place}/{n}") for n in names if n != taken)
 
 
 def _link_target(path: str) -> str | None:
