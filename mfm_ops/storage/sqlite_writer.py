@@ -175,8 +175,19 @@ class Writer:
         return None if row is None else _Head(row[0], seq, row[1])
 
     def _distrust(self, error: apsw.Error) -> None:
-        if isinstance(error, _DISTRUST):
-            self.close()
+        """Go on with a connection of its own after an `error` that leaves this one in doubt.
+
+        The new one comes first: were the file closed for a moment, its next opening would recover
+        the log, and find there the very commit that was reported as failed.
+        """
+        if not isinstance(error, _DISTRUST):
+            return
+        doubtful, self.connection = self.connection, None
+        with contextlib.suppress(apsw.Error, StorageFailure):
+            self.connection = self.connect()
+        if doubtful is not None:
+            with contextlib.suppress(apsw.Error):
+                doubtful.close()
 
 
 def _following(before: _Head, bodies: list[bytes]) -> list[_EventRow]:
