@@ -5,6 +5,8 @@ Pure mapping. What to do after a failure (roll back, open the file anew) is left
 """
 
 import errno
+from collections.abc import Mapping
+from typing import Final
 
 import apsw
 
@@ -13,7 +15,7 @@ from mfm_ops.machine.errors import StorageError, StorageFailure
 
 __all__ = ["from_os", "from_sqlite", "is_busy", "refused"]
 
-_MESSAGES = {
+_MESSAGES: Final[Mapping[str, str]] = {
     "store_busy": "another process holds the store's write lock",
     "store_corrupt": "SQLite finds the store's file damaged",
     "store_full": "the disk is full",
@@ -24,7 +26,7 @@ _MESSAGES = {
 }
 
 # By primary result code; what is not here is a damaged schema or a mistake of ours.
-_CODES = {
+_CODES: Final[Mapping[int, str]] = {
     apsw.SQLITE_AUTH: "store_unavailable",
     apsw.SQLITE_BUSY: "store_busy",
     apsw.SQLITE_CANTOPEN: "store_unavailable",

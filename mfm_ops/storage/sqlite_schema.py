@@ -3,7 +3,7 @@
 Works on a connection that `sqlite_open` made. The meaning of body and running hash is in `stream`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Final
 
@@ -51,7 +51,7 @@ CREATE TABLE artifacts (
   body BLOB CHECK (length(body) = size)
 ) STRICT
 """
-_TABLES: Final = {"runs": _RUNS, "events": _EVENTS, "artifacts": _ARTIFACTS}
+_TABLES: Final[Mapping[str, str]] = {"runs": _RUNS, "events": _EVENTS, "artifacts": _ARTIFACTS}
 
 
 def file_format(connection: apsw.Connection, path: str) -> int | None:
@@ -125,4 +125,4 @@ def _add_running_hashes(connection: apsw.Connection) -> None:
     _forbid_changes(connection, "events")
 
 
-_STEPS: Final[dict[int, Callable[[apsw.Connection], None]]] = {0: _add_running_hashes}
+_STEPS: Final[Mapping[int, Callable[[apsw.Connection], None]]] = {0: _add_running_hashes}
