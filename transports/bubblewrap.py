@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 __all__ = ["Bubblewrap", "Complaint", "explain_refusal", "find_bubblewrap", "read_complaint"]
@@ -64,12 +65,14 @@ class Complaint:
     reason: str
 
 
-_EXEC_REASONS = {
-    b"No such file or directory": "not_found",
-    b"Exec format error": "exec_format",
-    b"Argument list too long": "too_long",
-    b"Permission denied": "permission",
-}
+_EXEC_REASONS = MappingProxyType(
+    {
+        b"No such file or directory": "not_found",
+        b"Exec format error": "exec_format",
+        b"Argument list too long": "too_long",
+        b"Permission denied": "permission",
+    }
+)
 _REFUSALS = (b"Permission denied", b"Operation not permitted", b"No permissions", b"namespace")
 
 

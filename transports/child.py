@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from transports.watch import WatchLimits
 
-__all__ = ["MAX_STREAM_BYTES", "ChildResult", "ChildSpec", "Command", "Ending"]
+__all__ = ["ChildResult", "ChildSpec", "Command", "Ending", "MAX_STREAM_BYTES"]
 
 MAX_STREAM_BYTES: Final = 1024 * 1024
 

@@ -16,7 +16,7 @@ from mfm_ops.machine.transport import LiveIoEnv, TransportReply
 from transports.policy import ExecPolicy
 from transports.runner import IDEMPOTENCY_VARIABLE, ProgramCall, ProgramRunner
 
-__all__ = ["MAX_TIMEOUT_MS", "ExecFactory", "ExecTransport", "RunProgramV1", "parse_request"]
+__all__ = ["ExecFactory", "ExecTransport", "MAX_TIMEOUT_MS", "RunProgramV1", "parse_request"]
 
 MAX_TIMEOUT_MS = 24 * 60 * 60 * 1000
 

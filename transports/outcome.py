@@ -7,6 +7,7 @@ Pure: results in, failures and responses out. Running is `process_exec`'s, decid
 import errno
 import signal
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, Literal
 
 from mfm_ops.machine.canonical import CanonicalError, Json, parse_strict
@@ -28,12 +29,14 @@ __all__ = [
     "was_replaced",
 ]
 
-_SPAWN_REASONS: Final = {
-    errno.ENOENT: "not_found",
-    errno.ENOEXEC: "exec_format",
-    errno.E2BIG: "too_long",
-    errno.EACCES: "permission",
-}
+_SPAWN_REASONS: Final = MappingProxyType(
+    {
+        errno.ENOENT: "not_found",
+        errno.ENOEXEC: "exec_format",
+        errno.E2BIG: "too_long",
+        errno.EACCES: "permission",
+    }
+)
 _NOT_JSON: Final = frozenset({"json_bom", "json_not_finite", "json_not_utf8", "json_syntax"})
 
 
@@ -154,6 +157,7 @@ def require_success(
 def parse_response(
     stdout: bytes, numbers: Literal["reject", "string"], where: Mapping[str, Json]
 ) -> Json:
+    """The one JSON value on standard output; raises exec_stdout_* otherwise."""
     try:
         return parse_strict(stdout, numbers=numbers)
     except CanonicalError as exc:

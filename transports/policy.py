@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from mfm_ops.machine.canonical import Json
 
-__all__ = ["NIX_STORE", "ExecPolicy", "SandboxKind", "is_below"]
+__all__ = ["ExecPolicy", "NIX_STORE", "SandboxKind", "is_below"]
 
 SandboxKind = Literal["bubblewrap", "off"]
 

@@ -276,7 +276,9 @@ class _Run:
 
     def _kill(self) -> None:
         if self._kill_by == "gate":
-            self._close(self._gate)
+            # Once only: the number may be the init's own descriptor the next time.
+            gate, self._gate = self._gate, -1
+            self._close(gate)
         elif self._init is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init, signal.SIGKILL)

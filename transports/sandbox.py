@@ -11,8 +11,8 @@ from transports.policy import ExecPolicy
 
 __all__ = [
     "MAX_ARGUMENTS",
-    "PRIVATE_DIR",
     "Mounts",
+    "PRIVATE_DIR",
     "PinnedFile",
     "encode_args",
     "launcher_argv",

@@ -300,6 +300,17 @@ async def test_a_call_cancelled_at_any_moment_leaves_no_process(
         assert programs.alive() == []
 
 
+async def test_a_deadline_at_any_moment_finds_a_tree_that_can_be_killed(
+    programs: Programs, policy: ExecPolicy
+) -> None:
+    program = programs.script("wait", "setsid sleep 1000 & sleep 1000")
+    for timeout_ms in range(1, 40, 2):
+        failure = await programs.failure(program, policy=policy, timeout_ms=timeout_ms)
+        assert code(failure) == "exec_timeout"
+        assert "stuck" not in failure.info.message
+    assert programs.alive() == []
+
+
 async def test_many_calls_at_once_keep_apart(programs: Programs) -> None:
     program = programs.script("echo", "cat")
     runner = ProgramRunner(programs.policy(), "policy")
