@@ -4,7 +4,6 @@ Here the request is checked and failures get their codes. What lies in the direc
 `keystore_dir`, what a file means to `keystore_format`.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, cast
 
@@ -68,7 +67,6 @@ def _refuse(pointer: str, reason: str) -> NoReturn:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class KeystoreTransport:
     """Answers `list_keystores_v1` with `{"entries": [...], "warnings": [...]}`, by file name.
 
@@ -78,8 +76,9 @@ class KeystoreTransport:
     `"missing": {"dir": str | null}` beside.
     """
 
-    default_dir: str | None = None
-    default_named: bool = False
+    def __init__(self, default_dir: str | None = None, default_named: bool = False) -> None:
+        self._default_dir = default_dir
+        self._default_named = default_named
 
     async def call(self, call: IoCall) -> TransportReply:
         """List the directory.
@@ -90,7 +89,7 @@ class KeystoreTransport:
                 `keystore_dir_too_many_files`.
         """
         named = requested_dir(call.request)
-        path = self.default_dir if named is None else _from_here(named)
+        path = self._default_dir if named is None else _from_here(named)
         if path is None:
             return _reply(None, None, files=0)
         try:
@@ -98,7 +97,7 @@ class KeystoreTransport:
                 listing = await _read(directory)
                 files = len(directory.names)
         except FileNotFoundError:
-            if named is None and not self.default_named:
+            if named is None and not self._default_named:
                 return _reply(path, None, files=0)
             raise _failure("missing", "The keystore directory does not exist.", path) from None
         except NotADirectoryError:
@@ -113,12 +112,12 @@ class KeystoreTransport:
         return _reply(path, listing, files=files)
 
 
-@dataclass(frozen=True, slots=True)
 class KeystoreFactory:
     """Makes the transports of `local.keystore`; the default place is the site's to choose."""
 
-    default_dir: str | None = None
-    default_named: bool = False
+    def __init__(self, default_dir: str | None = None, default_named: bool = False) -> None:
+        self._default_dir = default_dir
+        self._default_named = default_named
 
     @property
     def namespace_group(self) -> str:
@@ -128,7 +127,7 @@ class KeystoreFactory:
     def make(self, env: LiveIoEnv) -> KeystoreTransport:
         """A transport; it needs nothing of `env`."""
         del env
-        return KeystoreTransport(self.default_dir, self.default_named)
+        return KeystoreTransport(self._default_dir, default_named=self._default_named)
 
 
 def _from_here(path: str) -> str:

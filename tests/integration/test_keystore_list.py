@@ -49,7 +49,9 @@ class House:
         return str(account.address)
 
     def launcher(self) -> RunLauncher:
-        transports = TransportRegistry([KeystoreFactory(self.default_dir, self.default_named)])
+        transports = TransportRegistry(
+            [KeystoreFactory(self.default_dir, default_named=self.default_named)]
+        )
         return RunLauncher(
             registry=REGISTRY,
             engine=Engine(

@@ -449,8 +449,13 @@ async def test_a_malformed_request_names_the_place(
     )
 
 
-async def test_the_factory_serves_the_keystore_namespace_and_needs_no_environment() -> None:
-    factory: LiveIoTransportFactory = KeystoreFactory("/keys", default_named=True)
+async def test_the_factory_serves_the_keystore_namespace_and_hands_the_default_on(
+    tmp_path: Path,
+) -> None:
+    factory: LiveIoTransportFactory = KeystoreFactory(str(tmp_path / "gone"), default_named=True)
     assert factory.namespace_group == "local.keystore"
-    made = factory.make(cast("LiveIoEnv", None))
-    assert made == KeystoreTransport("/keys", default_named=True)
+    request = {"kind": "list_keystores_v1", "dir": None}
+    with pytest.raises(TransportFailure, match="keystore_dir_missing"):
+        await factory.make(cast("LiveIoEnv", None)).call(
+            IoCall(namespace="local.keystore", request=request)
+        )
