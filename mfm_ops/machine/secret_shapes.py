@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 
 __all__ = ["MIN_RUN_BYTES", "run_rule", "runs"]
@@ -127,10 +128,6 @@ _SHAPES: tuple[tuple[str, str, str, bool], ...] = (
     ("bip38_key", r"6P", r"[1-9A-HJ-NP-Za-km-z]{56}\b", True),
 )
 _ANY_PREFIX = re.compile("|".join(prefix for _, prefix, _, _ in _SHAPES).encode())
-_COMPILED = tuple(
-    (rule, re.compile(f"(?:{prefix})({body})".encode()), random)
-    for rule, prefix, body, random in _SHAPES
-)
 _DISCORD = re.compile(rb"[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{27,}")
 _MAILCHIMP = re.compile(rb"[0-9a-f]{32}-us[0-9]{1,2}")
 _TELEGRAM_ID = re.compile(rb"(?:^|[^0-9])[0-9]{6,11}:$")
@@ -139,6 +136,15 @@ _SAMPLE = re.compile(rb"EXAMPLE|(?i:xxxx|your[-_]|redacted|placeholder)")
 _LOWER = frozenset(b"abcdefghijklmnopqrstuvwxyz")
 _BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _PEM64 = b"LS0tLS1CRUdJTi"
+
+
+@cache
+def _compiled() -> tuple[tuple[str, re.Pattern[bytes], bool], ...]:
+    # Compiled when a prefix shows up for the first time: most programs never meet one.
+    return tuple(
+        (rule, re.compile(f"(?:{prefix})({body})".encode()), random)
+        for rule, prefix, body, random in _SHAPES
+    )
 
 
 def run_rule(run: bytes, before: bytes) -> str | None:
@@ -168,7 +174,7 @@ def run_rule(run: bytes, before: bytes) -> str | None:
         return "mailchimp_key"
     if not _ANY_PREFIX.match(run):
         return None
-    for rule, shape, must_be_random in _COMPILED:
+    for rule, shape, must_be_random in _compiled():
         found = shape.match(run)
         if found and _varied(found[1]) and not (must_be_random and not _random(found[1])):
             return rule

@@ -5,15 +5,11 @@ the one who persists.  Source: the contract, section 9.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import orjson
 
 from mfm_ops.machine.json_rules import Json
-from mfm_ops.machine.secret_gates import ALL_OPEN, Gates, gates_of
-from mfm_ops.machine.secret_keys import Strength, exposes, name_strength
-from mfm_ops.machine.secret_phrases import is_phrase
-from mfm_ops.machine.secret_text import rule_in_text
+from mfm_ops.machine.secret_gates import ALL_OPEN, gates_of
 
 __all__ = [
     "REDACTED_MESSAGE",
@@ -25,8 +21,6 @@ __all__ = [
 ]
 
 REDACTED_MESSAGE = "The message was withheld because it seems to hold a secret."
-
-_SHORTEST_TELLING_KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +36,14 @@ class SecretFinding:
     rule: str
 
 
-class _Place(NamedTuple):
-    """A step from the root; pointers are built for findings only."""
-
-    parent: "_Place | None"
-    token: str | int
-
-
-class _Visit(NamedTuple):
-    value: Json
-    place: _Place | None
-    name: str | None
-    """The sensitive name that the value stands under."""
-    strength: Strength
-    flag_before: bool = False
-    key: str | None = None
-    """The key to look at before the value, for the values of an object."""
-
-
 def find_secret(value: Json) -> SecretFinding | None:
     """The first secret in document order, in keys and values alike, or None.
 
     Takes any depth: nothing recurses.
     """
-    return _find(value, ALL_OPEN)
+    from mfm_ops.machine.secret_search import first_secret
+
+    return first_secret(value, ALL_OPEN)
 
 
 def find_secret_in_canonical(data: bytes) -> SecretFinding | None:
@@ -78,107 +56,20 @@ def find_secret_in_canonical(data: bytes) -> SecretFinding | None:
     gates = gates_of(data)
     if not any(gates):
         return None
-    return _find(orjson.loads(data), gates)
+    from mfm_ops.machine.secret_search import first_secret
+
+    return first_secret(orjson.loads(data), gates)
 
 
 def text_has_secret(text: str) -> str | None:
     """The rule that a message, log line or argument breaks, or None."""
+    if not any(gates_of(text.encode("utf-8", "replace"))):
+        return None
+    from mfm_ops.machine.secret_text import rule_in_text
+
     return rule_in_text(text, ALL_OPEN)
 
 
 def redact_text(text: str) -> str:
     """The text, or one fixed sentence in place of a text that holds a secret."""
     return REDACTED_MESSAGE if text_has_secret(text) else text
-
-
-def _find(root: Json, gates: Gates) -> SecretFinding | None:
-    pending = [_Visit(root, None, None, Strength.NONE)]
-    while pending:
-        visit = pending.pop()
-        value = visit.value
-        if visit.key is not None and len(visit.key) >= _SHORTEST_TELLING_KEY_CHARS:
-            rule = rule_in_text(visit.key, gates)
-            if rule:
-                parent = visit.place.parent if visit.place else None
-                return SecretFinding(_pointer(parent), rule)
-        if isinstance(value, str):
-            rule = _rule_for_string(value, visit, gates)
-            if rule:
-                return SecretFinding(_pointer(visit.place), rule)
-        elif isinstance(value, dict):
-            if "kty" in value and _is_private_jwk(value):
-                return SecretFinding(_pointer(visit.place), "private_jwk")
-            pending.extend(reversed(_members(value, visit)))
-        elif isinstance(value, list):
-            if visit.strength and _is_byte_array(value):
-                return SecretFinding(_pointer(visit.place), "sensitive_key")
-            if len(value) >= 12 and gates.phrase and _is_word_list(value):
-                return SecretFinding(_pointer(visit.place), "bip39_phrase")
-            pending.extend(reversed(_items(value, visit)))
-    return None
-
-
-def _rule_for_string(value: str, visit: _Visit, gates: Gates) -> str | None:
-    name = visit.name
-    if name is not None and exposes(visit.strength, value, name):
-        if visit.flag_before:
-            return None if value.startswith("-") else "sensitive_flag"
-        return "sensitive_key"
-    return rule_in_text(value, gates)
-
-
-def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:
-    named = visit.name
-    strength = visit.strength
-    if named is None and "value" in value:
-        # {"name": "DB_PASSWORD", "value": "..."}: environments and headers in lists.
-        for label in ("name", "key", "Name", "Key"):
-            label_text = value.get(label)
-            if isinstance(label_text, str) and (found := name_strength(label_text)):
-                named, strength = label_text, found
-    members = []
-    for key, member in value.items():
-        own = name_strength(key)
-        name: str | None = key if own else None
-        if not own and key == "value" and named is not None:
-            name, own = named, strength
-        members.append(_Visit(member, _Place(visit.place, key), name, own, key=key))
-    return members
-
-
-def _items(value: list[Json], visit: _Visit) -> list[_Visit]:
-    items = []
-    flag: str | None = None
-    for index, item in enumerate(value):
-        place = _Place(visit.place, index)
-        if visit.name is not None and isinstance(item, str):
-            items.append(_Visit(item, place, visit.name, visit.strength))
-            continue
-        strength = name_strength(flag) if flag else Strength.NONE
-        name = flag if strength else None
-        items.append(_Visit(item, place, name, strength, flag_before=name is not None))
-        is_flag = isinstance(item, str) and item.startswith("-") and item[1:].strip("-").isascii()
-        flag = item if is_flag and isinstance(item, str) and "=" not in item else None
-    return items
-
-
-def _is_private_jwk(value: dict[str, Json]) -> bool:
-    return any(isinstance(part := value.get(field), str) and len(part) >= 16 for field in "dk")
-
-
-def _is_byte_array(value: list[Json]) -> bool:
-    return len(value) >= 16 and all(type(item) is int and 0 <= item <= 255 for item in value)
-
-
-def _is_word_list(value: list[Json]) -> bool:
-    words = [item.lower() if isinstance(item, str) else "" for item in value]
-    return is_phrase(words)
-
-
-def _pointer(place: _Place | None) -> str:
-    tokens: list[str] = []
-    while place is not None:
-        token = place.token
-        tokens.append(str(token).replace("~", "~0").replace("/", "~1"))
-        place = place.parent
-    return "".join(f"/{token}" for token in reversed(tokens))
