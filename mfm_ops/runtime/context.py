@@ -168,8 +168,11 @@ class JsonContext(StagedContext):
 
 
 def _encoded(key: str, value: Json) -> bytes:
+    """The value's canonical bytes, where key and value can stand in a snapshot."""
     try:
-        return canonical_json_bytes(value)
+        _member_prefix(str(key))
+        # In an object, as it will stand: the snapshot must not turn out too deep to be read.
+        return canonical_json_bytes({"": value})[4:-1]
     except CanonicalError as error:
         raise ContextFailure(
             ContextError(
@@ -177,7 +180,7 @@ def _encoded(key: str, value: Json) -> bytes:
                     "context_serialize_failed",
                     "a context value has no canonical JSON form",
                     key=str(key),
-                    pointer=error.pointer,
+                    pointer=error.pointer.removeprefix("/"),
                     reason=error.code,
                 )
             )
