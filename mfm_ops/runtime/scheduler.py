@@ -24,12 +24,11 @@ class Schedule:
         self._position = {state_id: index for index, state_id in enumerate(ids)}
         self._parents: list[list[int]] = [[] for _ in ids]
         children: list[list[int]] = [[] for _ in ids]
-        for edge in graph.edges:
-            upstream, downstream = self._position[edge.from_], self._position[edge.to]
-            # A repeated edge says nothing new.
-            if upstream not in self._parents[downstream]:
-                self._parents[downstream].append(upstream)
-                children[upstream].append(downstream)
+        # A repeated edge says nothing new.
+        for start, end in dict.fromkeys((edge.from_, edge.to) for edge in graph.edges):
+            upstream, downstream = self._position[start], self._position[end]
+            self._parents[downstream].append(upstream)
+            children[upstream].append(downstream)
         self._ids = ids
         waiting = [len(parents) for parents in self._parents]
         ready = [index for index, count in enumerate(waiting) if count == 0]
