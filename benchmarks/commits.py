@@ -59,15 +59,21 @@ def raw_connection(path: Path) -> apsw.Connection:
     return connection
 
 
-async def sequential(store: SqliteStore, raw: apsw.Connection, rounds: int) -> dict[str, Any]:
+async def sequential(
+    store: SqliteStore, raw: apsw.Connection, rounds: int, *, snapshots_differ: bool
+) -> dict[str, Any]:
     """One append of two events and one staged artifact a commit, against one raw row a commit."""
+    constant = os.urandom(64) * 64
     run_id, seq = RunId.random(), 0
     body = orjson.dumps({"row": "x" * 290})
     times: dict[str, list[float]] = {"store": [], "raw": []}
     before = store.commits
     for _ in range(rounds):
         work = [
-            (attempt(run_id, seq + 1 + 2 * at), os.urandom(64) * 64)
+            (
+                attempt(run_id, seq + 1 + 2 * at),
+                os.urandom(64) * 64 if snapshots_differ else constant,
+            )
             for at in range(COMMITS_A_ROUND)
         ]
         start = time.perf_counter()
@@ -165,7 +171,8 @@ async def measure(directory: Path, rounds: int) -> dict[str, Any]:
     raw = raw_connection(directory / "raw.sqlite")
     async with open_sqlite_store(path) as store:
         report = {
-            "sequential": await sequential(store, raw, rounds),
+            "snapshots_differ": await sequential(store, raw, rounds, snapshots_differ=True),
+            "one_snapshot": await sequential(store, raw, rounds, snapshots_differ=False),
             "concurrent": await concurrent(store, 50, 20),
             "reading": await reading(store, path, 100_000),
         }

@@ -121,7 +121,7 @@ class SqliteStore:
     ) -> int:
         self._check_writable()
         bodies = encode(run_id, expected_seq, events)
-        if bodies or self._queue.staged_ids():
+        if bodies or self._queue.has_staged:
             await self._queue.commit(Append(run_id, expected_seq, bodies))
         else:
             head_seq = self._reader.head(run_id).seq
@@ -299,4 +299,6 @@ class SqliteStore:
 
 
 def _kind_text(kind: ArtifactKind) -> str:
+    if isinstance(kind.root, str):
+        return f'"{kind.root}"'
     return canonical_json_bytes(kind.model_dump(mode="json")).decode()

@@ -32,6 +32,12 @@ __all__ = ["CommitQueue"]
 
 _MANY_APPENDS: Final = 8
 _SLOW_COMMIT_S: Final = 0.002
+# After so many commits in the loop by one run the others have had their chance to join; from then
+# on the loop gets its turn once in so many.
+_EAGER_TURNS: Final = 2
+_COMMITS_A_TURN: Final = 8
+# A context that does not change is staged for each state: it need not go to the disk each time.
+_STORED_KEPT: Final = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -51,25 +57,32 @@ class CommitQueue:
     writer: Writer
     _staged: dict[ArtifactId, NewArtifact] = field(default_factory=dict)
     _flying: dict[ArtifactId, NewArtifact] = field(default_factory=dict)
+    _stored: set[ArtifactId] = field(default_factory=set)
     _waiting: list[_Ticket] = field(default_factory=list)
     _active: bool = False
     # The batch in a thread: done when it is.
     _landed: asyncio.Future[None] | None = None
     _executor: ThreadPoolExecutor | None = None
     _last: str | None = None
+    _in_a_row: int = 0
     _commit_s: float = 0.0
     _closed: bool = False
 
     # Staged artifacts
 
     def stage(self, new: NewArtifact) -> None:
-        """Take `new` into the next commit, unless it is on its way already."""
-        if new.artifact_id not in self._flying:
+        """Take `new` into the next commit, unless it is stored or on its way already."""
+        if new.artifact_id not in self._flying and new.artifact_id not in self._stored:
             self._staged.setdefault(new.artifact_id, new)
 
     def staged(self, artifact_id: ArtifactId) -> NewArtifact | None:
         """An artifact that is not durable yet."""
         return self._staged.get(artifact_id) or self._flying.get(artifact_id)
+
+    @property
+    def has_staged(self) -> bool:
+        """Whether some artifact is not durable yet."""
+        return bool(self._staged or self._flying)
 
     def staged_ids(self) -> list[ArtifactId]:
         """All artifacts that are not durable yet."""
@@ -93,12 +106,15 @@ class CommitQueue:
             raise store_closed(self.writer.name)
         who = "" if append is None else str(append.run_id)
         alone = not self._active and self._last in {None, who}
+        self._in_a_row = self._in_a_row + 1 if self._last == who else 1
         self._last = who
         if alone and self._commit_s < _SLOW_COMMIT_S:
             appends = [] if append is None else [append]
             if self._commit_here(appends):
-                # A turn for timers, signals and other runs: 5 µs, a fortieth of a commit.
-                await cancel_shielded_checkpoint()
+                # Other runs, timers and signals need the loop. A turn costs a sixth of a commit,
+                # so a run that goes on alone gives one less often.
+                if self._in_a_row <= _EAGER_TURNS or self._in_a_row % _COMMITS_A_TURN == 0:
+                    await cancel_shielded_checkpoint()
                 _raise_failure(append)
                 return
         await self._wait(append)
@@ -254,6 +270,10 @@ class CommitQueue:
     def _touch_down(self, *, stored: bool) -> None:
         if not stored:
             self._staged = self._flying | self._staged
+        else:
+            if len(self._stored) > _STORED_KEPT:
+                self._stored.clear()
+            self._stored.update(self._flying)
         self._flying = {}
 
 

@@ -50,7 +50,7 @@ class Append:
     failure: StorageFailure | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewArtifact:
     """An artifact to be named by a row; `body` is None when it lies in a file."""
 

@@ -126,3 +126,11 @@ class ArtifactStoreSuite:
         assert await store.find_artifacts("", limit=3) == ids[:3]
         assert await store.find_artifacts("%", limit=3) == []
         assert await store.find_artifacts(ids[7] + "0") == []
+
+    async def test_staging_again_what_a_commit_stored_keeps_it_readable(self, store: Store) -> None:
+        run = RunId.random()
+        for seq in range(3):
+            artifact = store.stage(ArtifactKind.ContextSnapshot, b"constant")
+            await store.append(run, seq, stream(run, 3)[seq : seq + 1])
+            assert await store.get(artifact) == b"constant"
+        assert store.commits == 3
