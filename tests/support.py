@@ -401,12 +401,16 @@ def kernel(run_id: RunId, seq: int, body: Any) -> EventEnvelope:
 
 
 class FaultyStore:
-    """A store whose appends fail while `failing` is set; everything else is the inner store's."""
+    """A real store whose appends fail while `failing` is set."""
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.failing = False
         self.before_append: Callable[[Sequence[EventEnvelope]], Awaitable[None]] | None = None
+
+    @staticmethod
+    def full() -> StorageError:
+        return StorageError(Other=error_info("store_full", "the test's disk is full"))
 
     async def append(
         self, run_id: RunId, expected_seq: int, events: Sequence[EventEnvelope]
@@ -414,9 +418,7 @@ class FaultyStore:
         if self.before_append is not None:
             await self.before_append(events)
         if self.failing:
-            raise StorageFailure(
-                StorageError(Other=error_info("store_full", "the test's disk is full"))
-            )
+            raise StorageFailure(self.full())
         return await self.inner.append(run_id, expected_seq, events)
 
     @property

@@ -18,10 +18,17 @@ from mfm_ops.machine.canonical import (
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import MfmFailure, StorageError, StorageFailure
 from mfm_ops.machine.ids import ArtifactId
-from mfm_ops.machine.secrets import find_secret_in_canonical
+from mfm_ops.machine.secrets import find_secret_in_canonical, text_has_secret
 from mfm_ops.machine.stores import ArtifactStore, StagingArtifactStore
 
-__all__ = ["Persister", "Refused", "refuse_secrets", "scanned_canonical_bytes"]
+__all__ = [
+    "DEPTH_OF_META",
+    "DEPTH_OF_PAYLOAD",
+    "Persister",
+    "Refused",
+    "refuse_secrets",
+    "scanned_canonical_bytes",
+]
 
 
 class Refused(MfmFailure):
@@ -38,14 +45,22 @@ class Refused(MfmFailure):
 SCANNED_IN_LOOP_BYTES = 1 << 16
 
 
-def scanned_canonical_bytes(value: Json, invalid_code: str) -> bytes:
+# The containers around an event's payload, and around a fact's meta, in a stored envelope.
+DEPTH_OF_PAYLOAD = 3
+DEPTH_OF_META = 4
+
+
+def scanned_canonical_bytes(value: Json, invalid_code: str, *, depth: int = 0) -> bytes:
     """The canonical bytes of `value`, which holds no secret.
+
+    `depth` is how many containers will stand around it: what is accepted here must not turn out
+    too deep when it is stored.
 
     Raises:
         Refused: `secrets_detected` with pointer and rule, or `invalid_code` with pointer and
             reason when there is no canonical form.
     """
-    data = _canonical_bytes(value, invalid_code)
+    data = _canonical_bytes(value, invalid_code, depth)
     refuse_secrets(data)
     return data
 
@@ -64,18 +79,25 @@ def refuse_secrets(data: bytes, at: str = "") -> None:
         )
 
 
-def _canonical_bytes(value: Json, invalid_code: str) -> bytes:
+def _canonical_bytes(value: Json, invalid_code: str, depth: int = 0) -> bytes:
+    nested = value
+    for _ in range(depth):
+        nested = [nested]
     try:
-        return canonical_json_bytes(value)
+        data = canonical_json_bytes(nested)
     except CanonicalError as error:
+        pointer = error.pointer.removeprefix("/0" * depth)
+        # Nothing was scanned yet, so a key on the way may be a secret itself.
+        pointer = "" if text_has_secret(pointer) else pointer
         raise Refused(
             error_info(
                 invalid_code,
                 "a value has no canonical JSON form",
-                pointer=error.pointer,
+                pointer=pointer,
                 reason=error.code,
             )
         ) from None
+    return data[depth : len(data) - depth]
 
 
 class Persister:

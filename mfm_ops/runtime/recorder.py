@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import orjson
+
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import EventProfile
 from mfm_ops.machine.errors import RunError, RunFailure
 from mfm_ops.machine.events import DomainEvent, is_engine_owned
 from mfm_ops.machine.ids import StateId
-from mfm_ops.runtime.persist import Refused, scanned_canonical_bytes
+from mfm_ops.runtime.persist import DEPTH_OF_PAYLOAD, Refused, scanned_canonical_bytes
 from mfm_ops.runtime.profile import keeps
 from mfm_ops.runtime.writer import RunWriter
 
@@ -34,14 +36,13 @@ class AttemptRecorder:
 
     async def emit_many(self, events: Sequence[DomainEvent]) -> None:
         """See `EventRecorder.emit_many`."""
-        for event in events:
-            _check(event)
-        for event in events:
+        for event in [_checked(event) for event in events]:
             if keeps(self._profile, event.name):
                 self._writer.add_domain(event, self._state_id, self._attempt)
 
 
-def _check(event: DomainEvent) -> None:
+def _checked(event: DomainEvent) -> DomainEvent:
+    """The event as it was checked: its emitter may still change the payload that it gave."""
     if is_engine_owned(event.name):
         raise RunFailure(
             RunError(
@@ -51,7 +52,8 @@ def _check(event: DomainEvent) -> None:
             )
         )
     try:
-        scanned_canonical_bytes(event.payload, "event_invalid")
+        data = scanned_canonical_bytes(event.payload, "event_invalid", depth=DEPTH_OF_PAYLOAD)
         scanned_canonical_bytes(event.name, "event_invalid")
     except Refused as refused:
         raise RunFailure(RunError(Other=refused.info)) from None
+    return event.model_copy(update={"payload": orjson.loads(data)})

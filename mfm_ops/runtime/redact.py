@@ -1,13 +1,18 @@
 """What of an error may be persisted (the contract, section 9). Pure."""
 
+import logging
+import traceback
 from typing import cast
 
 from mfm_ops.machine.canonical import CanonicalError, Json, canonical_json_bytes
 from mfm_ops.machine.codes import CATALOGUE
 from mfm_ops.machine.errors import ErrorInfo, StateError
+from mfm_ops.machine.ids import ErrorCode
 from mfm_ops.machine.secrets import find_secret_in_canonical, text_has_secret
 
-__all__ = ["WITHHELD_MESSAGE", "safe_error", "safe_info"]
+__all__ = ["WITHHELD_MESSAGE", "log_unexpected", "safe_error", "safe_info", "safe_traceback"]
+
+WITHHELD_CODE = ErrorCode("error_redacted")
 
 WITHHELD_MESSAGE = "the message was withheld: it held something that looks like a secret"
 
@@ -18,7 +23,7 @@ def safe_info(info: ErrorInfo) -> ErrorInfo:
     A code that is not in the catalogue declares nothing, so its details are dropped.
     """
     return ErrorInfo(
-        code=info.code,
+        code=WITHHELD_CODE if text_has_secret(info.code) else info.code,
         category=info.category,
         retryable=info.retryable,
         message=WITHHELD_MESSAGE if text_has_secret(info.message) else info.message,
@@ -31,6 +36,20 @@ def safe_error(error: StateError) -> StateError:
     return StateError(state_id=error.state_id, info=safe_info(error.info))
 
 
+def log_unexpected(log: logging.Logger, what: str, error: BaseException) -> None:
+    """Log an exception that nobody foresaw, without what its messages must not say."""
+    log.error("%s\n%s", what, safe_traceback(error))
+
+
+def safe_traceback(error: BaseException) -> str:
+    """The traceback as text; without the messages where those hold a secret."""
+    text = "".join(traceback.format_exception(error))
+    if text_has_secret(text) is None:
+        return text
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{frames}{type(error).__name__}: {WITHHELD_MESSAGE}\n"
+
+
 def _safe_details(info: ErrorInfo) -> Json:
     row = CATALOGUE.get(info.code)
     if row is None or not isinstance(info.details, dict):
@@ -38,7 +57,8 @@ def _safe_details(info: ErrorInfo) -> Json:
     details = cast(dict[str, Json], info.details)
     kept = {key: value for key, value in details.items() if key in row.safe_details}
     try:
-        data = canonical_json_bytes(kept)
+        # As deep as it will stand in an envelope: an append must not refuse it.
+        data = canonical_json_bytes([[[[[[kept]]]]]])
     except CanonicalError:
         return None
     if find_secret_in_canonical(data) is None:
