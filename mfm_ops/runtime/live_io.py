@@ -10,11 +10,18 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import anyio
+import orjson
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import Json, artifact_id_for_bytes
 from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.errors import ErrorInfo, IoError, IoFailure, TransportFailure
+from mfm_ops.machine.errors import (
+    ErrorInfo,
+    IoError,
+    IoFailure,
+    StorageFailure,
+    TransportFailure,
+)
 from mfm_ops.machine.events import (
     DOMAIN_EVENT_FACT_RECORDED,
     EVENT_IO_INTENT,
@@ -24,12 +31,18 @@ from mfm_ops.machine.events import (
 from mfm_ops.machine.ids import ArtifactId, FactKey
 from mfm_ops.machine.io import IoCall, IoResult
 from mfm_ops.machine.meta import SideEffectKind
-from mfm_ops.machine.transport import LiveIoEnv, TransportReply
+from mfm_ops.machine.transport import LiveIoEnv, LiveIoTransport, TransportReply
 from mfm_ops.runtime.facts import BoundFact, FactIndex
-from mfm_ops.runtime.persist import Persister, Refused, scanned_canonical_bytes
+from mfm_ops.runtime.persist import (
+    DEPTH_OF_META,
+    Persister,
+    Refused,
+    scanned_canonical_bytes,
+)
+from mfm_ops.runtime.redact import log_unexpected
 from mfm_ops.runtime.router import Router
 from mfm_ops.runtime.sources import Sources
-from mfm_ops.runtime.writer import RunWriter
+from mfm_ops.runtime.writer import CancelRequested, RunWriter
 
 __all__ = ["LiveIo", "OutcomeUnrecordable", "RunIo", "ambient_key", "default_key"]
 
@@ -102,6 +115,7 @@ class LiveIo:
         request = request_bytes(call)
         request_id = artifact_id_for_bytes(request)
         key = call.fact_key or default_key(call.namespace, self._env, request_id)
+        _refuse_key(key)
         async with _once(self._run.in_flight, key):
             bound = self._run.facts.get(key)
             if bound is not None:
@@ -112,22 +126,35 @@ class LiveIo:
             await self._run.persister.trusted(REQUEST_KIND, request)
             if self._effect:
                 await self._announce(key, request_id)
-            try:
-                reply = await transport.call(call)
-            except TransportFailure as failure:
-                raise IoFailure(IoError(Transport=self._after_effect(failure.info))) from None
-            except Exception as error:
-                log.exception("a transport raised an unexpected exception")
-                crashed = error_info(
-                    "io_transport_crashed",
-                    "the transport raised an unexpected exception",
-                    exception=type(error).__name__,
-                )
-                raise IoFailure(IoError(Transport=crashed)) from None
-            return await self._record_reply(call, key, request_id, reply)
+            # What was recorded is what is asked: the caller may still hold the request.
+            frozen = call.model_copy(update={"request": orjson.loads(request)["request"]})
+            reply = await self._perform(transport, frozen)
+            # It has happened: whoever is cancelled now still says so first.
+            with anyio.CancelScope(shield=True):
+                payload, payload_id = await self._record_reply(call, key, request_id, reply)
+            # Read back, so that a handler sees what a replay will, the order of keys included.
+            return IoResult(response=orjson.loads(payload), recorded_payload_id=payload_id)
+
+    async def _perform(self, transport: LiveIoTransport, call: IoCall) -> TransportReply:
+        try:
+            reply = await transport.call(call)
+            if not isinstance(reply, TransportReply):
+                raise TypeError("a transport returns a TransportReply")
+        except TransportFailure as failure:
+            raise IoFailure(IoError(Transport=self._after_effect(failure.info))) from None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the transport's failure
+            log_unexpected(log, "a transport raised an unexpected exception", error)
+            crashed = error_info(
+                "io_transport_crashed",
+                "the transport raised an unexpected exception",
+                exception=type(error).__name__,
+            )
+            raise IoFailure(IoError(Transport=crashed)) from None
+        return reply
 
     async def record_value(self, key: FactKey, value: Json) -> ArtifactId:
         """See `IoProvider.record_value`."""
+        _refuse_key(key)
         try:
             payload = await self._run.persister.scanned(value, "io_response_invalid")
         except Refused as refused:
@@ -186,18 +213,23 @@ class LiveIo:
 
     async def _record_reply(
         self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply
-    ) -> IoResult:
+    ) -> tuple[bytes, ArtifactId]:
         try:
             payload = await self._run.persister.scanned(reply.response, "io_response_invalid")
         except Refused as refused:
             await self._refuse(key, request_id, refused)
-        payload_id = await self._run.persister.trusted(ArtifactKind.FactPayload, payload)
-        meta: dict[str, Json] = {"transport": call.namespace, **_safe_meta(reply)}
-        meta["request_id"] = str(request_id)
+        try:
+            payload_id = await self._run.persister.trusted(ArtifactKind.FactPayload, payload)
+        except StorageFailure as lost:
+            # A handler that swallows this must not go on, nor call again.
+            self._run.writer.break_off(lost)
+            raise
+        meta: dict[str, Json] = _safe_meta(reply)
+        meta.update(transport=call.namespace, request_id=str(request_id))
         if self._run.policy_id is not None:
             meta["policy"] = str(self._run.policy_id)
         await self._bind(BoundFact(key, payload_id, request_id, meta))
-        return IoResult(response=reply.response, recorded_payload_id=payload_id)
+        return payload, payload_id
 
     async def _refuse(self, key: FactKey, request_id: ArtifactId, refused: Refused) -> None:
         """Say durably that an answer came and could not be kept; nothing of it is stored."""
@@ -208,10 +240,11 @@ class LiveIo:
             "code": str(refused.info.code),
         }
         self._add(DomainEvent(name=EVENT_IO_REFUSED, payload=payload))
-        await self._run.writer.flush()
         if self._effect:
             # Kept here too: a handler that swallows the exception does not undo the effect.
             self.unrecordable = OutcomeUnrecordable(key, request_id)
+        await self._run.writer.flush()
+        if self.unrecordable is not None:
             raise self.unrecordable
         raise IoFailure(IoError(Other=refused.info))
 
@@ -227,7 +260,7 @@ class LiveIo:
         return payload_id
 
     async def _bind(self, fact: BoundFact) -> None:
-        """Bind, and make it durable; a failed append leaves the key free."""
+        """Bind, and make it durable, past a cancellation; a failed append leaves the key free."""
         self._run.facts.bind(fact)
         self._add(
             DomainEvent(
@@ -240,7 +273,11 @@ class LiveIo:
             )
         )
         try:
-            await self._run.writer.flush()
+            with anyio.CancelScope(shield=True):
+                await self._run.writer.flush()
+        except CancelRequested:
+            # It is written; only the run is to end.
+            raise
         except BaseException:
             self._run.facts.unbind(fact.key)
             raise
@@ -257,11 +294,20 @@ def _safe_meta(reply: TransportReply) -> dict[str, Json]:
 
     By now the call has happened, so its answer must not be lost for the sake of a remark.
     """
+    meta = dict(reply.meta)
     try:
-        scanned_canonical_bytes(dict(reply.meta), "io_response_invalid")
+        scanned_canonical_bytes(meta, "io_response_invalid", depth=DEPTH_OF_META)
     except Refused as refused:
         return {"meta_refused": str(refused.info.code)}
-    return dict(reply.meta)
+    return meta
+
+
+def _refuse_key(key: FactKey) -> None:
+    """A fact's key stands in events as it is: it must have a canonical form and hold no secret."""
+    try:
+        scanned_canonical_bytes(str(key), "io_request_invalid")
+    except Refused as refused:
+        raise IoFailure(IoError(Other=refused.info)) from None
 
 
 def _conflict(code: str, key: FactKey) -> IoFailure:

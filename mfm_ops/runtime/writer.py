@@ -4,6 +4,7 @@ It holds the expected sequence number, buffers events until they must be durable
 driver learns that others have written: control events are obeyed, a newer driver fences it.
 """
 
+import logging
 from collections.abc import Callable
 
 import anyio
@@ -21,8 +22,11 @@ from mfm_ops.machine.events import (
 )
 from mfm_ops.machine.ids import RunId, StateId
 from mfm_ops.machine.stores import EventStore
+from mfm_ops.runtime.redact import log_unexpected
 
 __all__ = ["CancelRequested", "RunWriter"]
+
+log = logging.getLogger(__name__)
 
 CONTROL_EVENTS = frozenset({EVENT_CANCEL_REQUESTED, EVENT_EFFECT_RESOLVED})
 
@@ -55,6 +59,7 @@ class RunWriter:
         self._pending: list[EventEnvelope] = []
         self._in_flight: list[EventEnvelope] = []
         self._lock = anyio.Lock(fast_acquire=True)
+        self._broken: StorageFailure | RunFailure | None = None
         self.cancel_requested = False
 
     @property
@@ -90,8 +95,16 @@ class RunWriter:
         )
 
     def drop_pending(self) -> None:
-        """Forget what is not durable: an interrupted attempt leaves no half of itself."""
+        """Forget what is not durable: an interrupted attempt leaves no half of itself.
+
+        A failure is forgotten with the events that it concerned.
+        """
         self._pending.clear()
+        self._broken = None
+
+    def break_off(self, failure: StorageFailure) -> None:
+        """Let nothing more be written: something that had to be stored could not be."""
+        self._broken = failure
 
     async def flush(self) -> None:
         """Make all buffered events durable.
@@ -99,11 +112,18 @@ class RunWriter:
         Raises:
             RunFailure: `run_fenced` when another driver took the run over.
             StorageFailure: the store failed; the events are still buffered, nothing was written.
+                It stays so: a handler that swallows the failure must not go on as if what it
+                did were recorded.
             CancelRequested: they are written, and the run should end.
         """
         async with self._lock:
-            while self._pending:
-                await self._append_pending()
+            try:
+                while self._pending and self._broken is None:
+                    await self._append_pending()
+            except (StorageFailure, RunFailure) as failure:
+                self._broken = failure
+            if self._broken is not None:
+                raise self._broken
         if self.cancel_requested:
             raise CancelRequested
 
@@ -123,20 +143,26 @@ class RunWriter:
             await self._catch_up()
             return
         written, self._in_flight = self._in_flight, []
-        if self._observer is not None:
+        self._show(written)
+
+    def _show(self, written: list[EventEnvelope]) -> None:
+        try:
             for envelope in written:
-                self._observer(envelope)
+                if self._observer is not None:
+                    self._observer(envelope)
+        except Exception as error:  # noqa: BLE001 - an observer is the application's code
+            # The events are durable: whoever cannot watch any more must not end the run.
+            log_unexpected(log, "an observer of events failed and is left out", error)
+            self._observer = None
 
     async def _catch_up(self) -> None:
         """Read what others appended: obey control events, or learn that this driver is fenced."""
         tail = await self._store.read_range(self._run_id, self._head + 1)
-        for envelope in tail:
-            event = envelope.event
-            name = event.Domain.name if event.variant == "Domain" else ""
-            if name not in CONTROL_EVENTS:
-                raise self._fenced(envelope)
-            if name == EVENT_CANCEL_REQUESTED:
-                self.cancel_requested = True
+        names = [e.event.Domain.name if e.event.variant == "Domain" else "" for e in tail]
+        if not CONTROL_EVENTS.issuperset(names):
+            raise self._fenced(tail, names)
+        if EVENT_CANCEL_REQUESTED in names:
+            self.cancel_requested = True
         if not tail:
             raise StorageFailure(
                 StorageError(
@@ -155,11 +181,12 @@ class RunWriter:
             for offset, envelope in enumerate(self._pending, start=1)
         ]
 
-    def _fenced(self, envelope: EventEnvelope) -> RunFailure:
-        event = envelope.event
-        payload = event.Domain.payload if event.variant == "Domain" else None
-        is_driver = event.variant == "Domain" and event.Domain.name == EVENT_DRIVER
-        winner = payload if is_driver and isinstance(payload, dict) else {}
+    def _fenced(self, tail: list[EventEnvelope], names: list[str]) -> RunFailure:
+        """Says who won: the newest driver."""
+        marks = [
+            e.event.Domain.payload for e, n in zip(tail, names, strict=True) if n == EVENT_DRIVER
+        ]
+        winner = marks[-1] if marks and isinstance(marks[-1], dict) else {}
         who = {key: winner[key] for key in ("driver_id", "pid", "host") if key in winner}
         return RunFailure(
             RunError(
