@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mfm_ops.app.installed import InstalledOps, InstalledTransports, built_in_factories
 from mfm_ops.app.signals import Interrupted, Seen, until_signalled
@@ -37,8 +37,7 @@ __all__ = ["App", "Interrupted", "Outcome", "RunOptions", "Watch"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """What a caller may choose about a run; None leaves it to the default run config."""
 
     run_key: str | None = None
@@ -47,16 +46,14 @@ class RunOptions:
     skip_tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """Who is told while a run goes on: of durable events, and of programs' standard error."""
 
     on_event: Callable[[EventEnvelope], None] | None = None
     on_stderr: Callable[[bytes], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a run stands after it was driven. `outputs` are the exports by port.
 
     `failure` is the error that ended a failed run, `waits_for` the fact keys of a parked one.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.machine.ids import IdValidationError, OpId
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from mfm_ops.machine.transport import LiveIoEnv, LiveIoTransport, LiveIoTransportFactory
     from transports.policy import ExecPolicy
 
-__all__ = ["Broken", "InstalledOps", "InstalledTransports", "built_in_factories"]
+__all__ = [
+    "Broken",
+    "InstalledOps",
+    "InstalledTransports",
+    "built_in_factories",
+    "default_keystore",
+]
 
 OPS_GROUP: Final = "mfm.ops"
 TRANSPORTS_GROUP: Final = "mfm.transports"
@@ -35,8 +41,7 @@ _BUILT_IN_OPS: Final[Mapping[str, str]] = {
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(NamedTuple):
     """An entry point of another package that cannot be used."""
 
     group: str
@@ -129,18 +134,18 @@ class InstalledTransports(TransportRegistry):
                 self.broken.append(_noted(Broken(TRANSPORTS_GROUP, name, value, reason)))
 
 
-@dataclass(slots=True)
 class _Deferred:
     """A factory whose module is imported when it makes its first transport."""
 
-    namespace_group: str
-    load: Callable[[], LiveIoTransportFactory]
-    factory: LiveIoTransportFactory | None = None
+    def __init__(self, namespace_group: str, load: Callable[[], LiveIoTransportFactory]) -> None:
+        self.namespace_group = namespace_group
+        self._load = load
+        self._factory: LiveIoTransportFactory | None = None
 
     def make(self, env: LiveIoEnv) -> LiveIoTransport:
-        if self.factory is None:
-            self.factory = self.load()
-        return self.factory.make(env)
+        if self._factory is None:
+            self._factory = self._load()
+        return self._factory.make(env)
 
 
 def built_in_factories(
@@ -169,6 +174,19 @@ def built_in_factories(
         return KeystoreFactory(place, keystore_named)
 
     return [_Deferred("exec", exec_factory), _Deferred("local.keystore", keystore_factory)]
+
+
+def default_keystore(environ: Mapping[str, str]) -> tuple[str | None, bool]:
+    """Where keystores lie unless a request says, and whether the user named that place."""
+    named = environ.get("MFM_KEYSTORE")
+    if named:
+        return str(Path.cwd() / named), True
+    for variable, below in (("XDG_DATA_HOME", ""), ("HOME", ".local/share")):
+        base = environ.get(variable, "")
+        # The XDG specification has relative paths ignored.
+        if base.startswith("/"):
+            return str(Path(base) / below / "mfm" / "keystore"), False
+    return None, False
 
 
 def _entry_points(group: str, broken: list[Broken]) -> Iterator[tuple[str, str, Any]]:

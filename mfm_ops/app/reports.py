@@ -43,6 +43,7 @@ __all__ = [
 NEWEST: Final = "last"
 FOLLOW_INTERVAL_S: Final = 0.2
 _SHOWN_MATCHES: Final = 5
+_EVENTS_AT_ONCE: Final = 64
 
 
 async def resolve_run(store: AnyStore, reference: str) -> RunId:
@@ -118,11 +119,12 @@ async def read_history(store: AnyStore, run_id: RunId) -> RunHistory:
 
     with collector_paused():
         bodies = await store.read_raw(run_id, 1)
-        # Each model is gone before the next is made: a hundred thousand at once fit no cache.
-        return fold(
-            run_id,
-            (event for seq, body in enumerate(bodies, 1) for event in decode(run_id, seq, (body,))),
+        # A few models at a time: a hundred thousand at once fit no cache.
+        pieces = (
+            decode(run_id, start + 1, bodies[start : start + _EVENTS_AT_ONCE])
+            for start in range(0, len(bodies), _EVENTS_AT_ONCE)
         )
+        return fold(run_id, (event for piece in pieces for event in piece))
 
 
 @contextmanager

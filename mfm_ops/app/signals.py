@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -24,11 +23,11 @@ class Interrupted(Exception):
         self.run_id = run_id
 
 
-@dataclass(slots=True)
 class Seen:
     """Which run is driven, as far as its durable events have told."""
 
-    run_id: RunId | None = None
+    def __init__(self) -> None:
+        self.run_id: RunId | None = None
 
 
 def until_signalled(work: Callable[[], Awaitable[T]], seen: Seen) -> T:

@@ -93,6 +93,8 @@ def translate(error: Exception, session: Session) -> CommandFailure:
         return CommandFailure(error.info, exit_code_for(error))
     if isinstance(error, click.UsageError):
         hint = f"`{error.ctx.command_path} --help` tells more." if error.ctx else None
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            return usage("A command is missing.", hint=hint)
         return usage(error.format_message(), hint=hint)
     if isinstance(error, click.ClickException):
         return usage(error.format_message())

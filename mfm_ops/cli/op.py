@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mfm_ops.app import Interrupted, Outcome, RunOptions, Watch
-from mfm_ops.cli.errors import CommandFailure, ExitCode, did_you_mean
+from mfm_ops.cli.errors import CommandFailure, ExitCode, did_you_mean, usage
 from mfm_ops.cli.options import config_from_options, options_for
 from mfm_ops.cli.output import PIPE_WIDTH, escape_lines, is_terminal, json_document, screen_width
 from mfm_ops.cli.session import Session
@@ -71,7 +71,7 @@ def _run_options() -> list[click.Parameter]:
         ),
         click.Option(
             ["--max-attempts"],
-            type=click.IntRange(1, _MAX_ATTEMPTS),
+            type=click.INT,
             metavar="N",
             help="How often a state may be tried.  [default: 3]",
         ),
@@ -137,6 +137,8 @@ def _run(
     show_stderr: bool | None,
     **values: Any,
 ) -> int:
+    if max_attempts is not None and not 1 <= max_attempts <= _MAX_ATTEMPTS:
+        raise usage(f"--max-attempts must lie within 1 and {_MAX_ATTEMPTS}.")
     config = config_from_options(found, values, Path.cwd(), _RESERVED)
     options = RunOptions(
         run_key=run_key,

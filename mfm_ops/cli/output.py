@@ -4,7 +4,6 @@ What is printed is decided by the commands; this module decides only how.
 """
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
@@ -25,13 +24,6 @@ __all__ = [
 DEFAULT_WIDTH: Final = 80
 PIPE_WIDTH: Final = 1000
 """Nothing is cut where no screen is: wide enough for any line that an op lays out."""
-
-# C0 and C1 controls, the marks that reorder text, line separators, and halves of surrogate pairs.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
-# orjson escapes the C0 controls itself.
-_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -56,33 +48,51 @@ def screen_width(stream: TextIO) -> int | None:
 
 
 def escape(text: str) -> str:
-    r"""`text` with what a terminal would obey written out, line breaks included.
+    r"""`text` with all that is not printable written out, line breaks included.
+
+    So nothing in it commands a terminal, reorders what is read, or hides.
 
     >>> escape("\x1b[31mred\n")
     '\\x1b[31mred\\n'
     """
-    return _UNSAFE.sub(_written_out, text)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _written_out(char) for char in text)
 
 
 def escape_lines(text: str) -> str:
     """As `escape`, line by line: for text that was laid out in lines on purpose."""
-    return "\n".join(escape(line) for line in text.split("\n"))
+    return "\n".join(map(escape, text.split("\n")))
 
 
-def _written_out(match: re.Match[str]) -> str:
-    char = match.group()
+def _written_out(char: str) -> str:
     short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char)
     code = ord(char)
-    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    return short or (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
 
 
 def json_document(value: Json, *, indent: bool) -> str:
-    """`value` as one JSON text without controls; `indent` for people."""
+    """`value` as one JSON text in which all is printable; `indent` for people."""
     import orjson
 
-    option = orjson.OPT_INDENT_2 if indent else 0
-    text = orjson.dumps(value, option=option).decode()
-    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    if text.replace("\n", "").isprintable():
+        return text
+    # Outside of strings JSON has no other such characters than line breaks.
+    return "".join(
+        char if char == "\n" or char.isprintable() else _json_escape(char) for char in text
+    )
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
 def write(text: str, stream: TextIO | None = None) -> None:

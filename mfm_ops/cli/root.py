@@ -89,13 +89,18 @@ def _run(arguments: Sequence[str], session: Session) -> int:
             obj=session,
         )
     except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets one record of it
         from mfm_ops.cli import errors
 
+        as_json = session.wants_json(arguments)
+        if isinstance(error, click.exceptions.NoArgsIsHelpError) and not as_json:
+            print(error.format_message(), file=sys.stderr)
+            return errors.ExitCode.USAGE
         failure = errors.translate(error, session)
-        errors.report(failure, as_json=session.wants_json(arguments))
+        errors.report(failure, as_json=as_json)
         return failure.exit_code
     return result if isinstance(result, int) else 0

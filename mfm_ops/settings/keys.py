@@ -5,10 +5,9 @@ Which layer may say what is left to `layers`, the rules of a policy's fields to
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from transports.policy import ExecPolicy, is_below
 
@@ -17,8 +16,7 @@ __all__ = ["KEYS", "Key", "Source", "expand"]
 _NO_LIMIT: Final = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where values come from; relative paths in them start at `base`.
 
     `is_text` where there are only texts: numbers and lists are written as such. `trusted` unless
@@ -32,8 +30,7 @@ class Source:
     trusted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One setting.
 
     `read(value, source)` makes the setting's own type of a value, or raises ValueError with the

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import SettingsFailure
@@ -22,8 +22,7 @@ CONFIG_NAME: Final = "mfm.toml"
 MAX_CONFIG_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """One setting as `mfm doctor` shows it: its key, its value, and which layer it came from."""
 
     key: str
