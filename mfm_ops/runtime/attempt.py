@@ -3,7 +3,9 @@
 Whether there is another attempt, and what the run does next, is left to `executor`.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mfm_ops.machine.artifacts import ArtifactKind
@@ -29,7 +31,7 @@ from mfm_ops.runtime.context import Delta, Snapshot, StagedContext
 from mfm_ops.runtime.live_io import LiveIo, OutcomeUnrecordable
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
 from mfm_ops.runtime.recorder import AttemptRecorder
-from mfm_ops.runtime.redact import safe_error
+from mfm_ops.runtime.redact import log_unexpected, safe_error
 from mfm_ops.runtime.writer import CancelRequested, RunWriter
 
 __all__ = ["AttemptFailed", "AttemptOutcome", "Completed", "run_attempt", "skip_state"]
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 # What an event recorder refuses is the state's own mistake.
 RECORDER_CODES = frozenset({"event_name_reserved", "event_invalid", "secrets_detected"})
+# What a handler raises of its own, or passes on from what it was handed.
+OWN_FAILURES = (StateFailure, IoFailure, ContextFailure, TransportFailure, Refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,9 @@ async def _complete(node: StateNode, snapshot: Snapshot, writer: RunWriter) -> N
             )
         )
     )
-    await writer.flush()
+    # A request to cancel is met at the walk's next step: this state has completed all the same.
+    with contextlib.suppress(CancelRequested):
+        await writer.flush()
 
 
 async def _checkpoint(base: Snapshot, delta: Delta, persister: Persister) -> Snapshot:
@@ -154,18 +160,35 @@ async def _failure_snapshot(
 
 
 def _info_of(error: Exception, io: IoProvider) -> ErrorInfo:
-    """The record of a failed handler; what is no fault of the state's is raised again."""
+    """The record of a failed handler; what is no fault of the state's is raised again.
+
+    A handler's own task group wraps what its tasks raise, so the causes are looked at.
+    """
     if isinstance(io, LiveIo) and io.unrecordable is not None:
         raise io.unrecordable
-    if isinstance(error, (StateFailure, IoFailure, ContextFailure, TransportFailure, Refused)):
-        return error.info
-    if isinstance(error, RunFailure) and error.info.code in RECORDER_CODES:
-        return error.info
-    if isinstance(error, (RunFailure, StorageFailure, CancelRequested, OutcomeUnrecordable)):
-        raise error
-    log.error("a state raised an unexpected exception", exc_info=error)
-    return error_info(
-        "state_panicked",
-        "the state raised an unexpected exception",
-        exception=type(error).__name__,
-    )
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, (StorageFailure, CancelRequested, OutcomeUnrecordable)) or (
+            isinstance(cause, RunFailure) and cause.info.code not in RECORDER_CODES
+        ):
+            raise cause
+    infos: list[ErrorInfo] = []
+    for cause in causes:
+        if not isinstance(cause, (*OWN_FAILURES, RunFailure)):
+            log_unexpected(log, "a state raised an unexpected exception", error)
+            return error_info(
+                "state_panicked",
+                "the state raised an unexpected exception",
+                exception=type(cause).__name__,
+            )
+        infos.append(cause.info)
+    # Where one of several failures is final, trying again is of no use.
+    return next((info for info in infos if not info.retryable), infos[0])
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _causes(part)
+    else:
+        yield error

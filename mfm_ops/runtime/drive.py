@@ -3,6 +3,8 @@
 Which state runs when, and how often, is left to `walk`; refusing to begin at all to `executor`.
 """
 
+import contextlib
+
 import anyio
 
 from mfm_ops.machine.canonical import Json
@@ -48,7 +50,7 @@ async def drive(env: DriveEnv) -> RunResult:
                 tasks.cancel_scope.cancel()
         return result
     except BaseException as error:
-        cause = _only_cause(error)
+        cause = _first_cause(error)
         if not isinstance(cause, RunFailure) or cause.info.code != "run_fenced":
             await _farewell(env)
         if isinstance(cause, StorageFailure):
@@ -64,10 +66,12 @@ async def _walk(env: DriveEnv) -> RunResult:
         if env.history is not None and env.history.cancel_requested:
             raise CancelRequested
         for node in walk.remaining():
+            if env.io.writer.cancel_requested:
+                raise CancelRequested
             await walk.execute(node)
         final = await walk.final_snapshot()
     except CancelRequested:
-        env.io.writer.cancel_requested = False
+        walk.close_open_attempts()
         return await _complete(env, RunStatus.Cancelled, walk.last_checkpoint)
     except StateFailedForGood:
         return await _complete(env, RunStatus.Failed, walk.last_checkpoint)
@@ -85,7 +89,9 @@ async def _walk(env: DriveEnv) -> RunResult:
 async def _complete(env: DriveEnv, status: RunStatus, final: ArtifactId | None) -> RunResult:
     completed = RunCompleted(status=status, final_snapshot_id=final)
     env.io.writer.add_kernel(KernelEvent(RunCompleted=completed))
-    await env.io.writer.flush()
+    # A request to cancel that came before this append came too late, or is obeyed by it.
+    with contextlib.suppress(CancelRequested):
+        await env.io.writer.flush()
     return RunResult(run_id=env.run_id, phase=RunPhase(status.value), final_snapshot_id=final)
 
 
@@ -113,8 +119,11 @@ async def _farewell(env: DriveEnv) -> None:
             return
 
 
-def _only_cause(error: BaseException) -> BaseException:
-    """What a task group wrapped, where it is a single exception."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def _first_cause(error: BaseException) -> BaseException:
+    """What a task group wrapped; of several what says most: who won, then what the store said."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [_first_cause(part) for part in error.exceptions]
+    fenced = [cause for cause in causes if isinstance(cause, RunFailure)]
+    failed = [cause for cause in causes if isinstance(cause, StorageFailure)]
+    return (fenced or failed or causes)[0]

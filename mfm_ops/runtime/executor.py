@@ -4,14 +4,23 @@ It validates, marks the driver, and turns what can go wrong outside of states in
 errors. Driving the states themselves is left to `drive`, one attempt to `attempt`.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import Json, artifact_id_for_bytes, canonical_json_bytes
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import BuildProvenance, IoMode, RunConfig, RunManifest
 from mfm_ops.machine.engine import RunResult, StartRun, Stores
-from mfm_ops.machine.errors import ErrorInfo, RunError, RunFailure, StorageError, StorageFailure
+from mfm_ops.machine.errors import (
+    ContextFailure,
+    ErrorInfo,
+    RunError,
+    RunFailure,
+    StorageError,
+    StorageFailure,
+)
 from mfm_ops.machine.events import EVENT_DRIVER, DomainEvent, EventEnvelope, KernelEvent, RunStarted
 from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.machine.plan import ExecutionPlan, GraphValidator, PlanInvalid, plan_digest
@@ -19,7 +28,7 @@ from mfm_ops.runtime.context import Snapshot
 from mfm_ops.runtime.drive import drive
 from mfm_ops.runtime.driver import is_alive, this_process
 from mfm_ops.runtime.facts import FactIndex
-from mfm_ops.runtime.history import RunHistory, fold
+from mfm_ops.runtime.history import Folding, RunHistory, fold
 from mfm_ops.runtime.live_io import RunIo
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets, scanned_canonical_bytes
 from mfm_ops.runtime.router import TransportRegistry
@@ -28,6 +37,11 @@ from mfm_ops.runtime.walk import DriveEnv
 from mfm_ops.runtime.writer import CancelRequested, RunWriter
 
 __all__ = ["Engine"]
+
+log = logging.getLogger(__name__)
+
+# Between reading a stream and marking it there are milliseconds; a driver may write in each.
+TAKE_OVER_TRIES = 1000
 
 POLICY_KIND = ArtifactKind.other("Policy")
 
@@ -63,6 +77,15 @@ class Engine:
 
     async def start(self, stores: Stores, run: StartRun) -> RunResult:
         """See `ExecutionEngine.start`."""
+        with _as_run_failures():
+            return await self._start(stores, run)
+
+    async def resume(self, stores: Stores, run_id: RunId, *, take_over: bool = False) -> RunResult:
+        """See `ExecutionEngine.resume`; `take_over` goes past a driver that still lives."""
+        with _as_run_failures():
+            return await self._resume(stores, run_id, take_over=take_over)
+
+    async def _start(self, stores: Stores, run: StartRun) -> RunResult:
         manifest = self._validate(run)
         run_id = run.run_id or RunId.random()
         if await stores.events.head_seq(run_id):
@@ -86,24 +109,16 @@ class Engine:
                 )
             )
         )
-        return await self._begin(env)
+        await self._mark(env)
+        return await drive(env)
 
-    async def resume(self, stores: Stores, run_id: RunId, *, take_over: bool = False) -> RunResult:
-        """See `ExecutionEngine.resume`; `take_over` goes past a driver that still lives."""
-        history = fold(run_id, await stores.events.read_range(run_id, 1))
+    async def _resume(self, stores: Stores, run_id: RunId, *, take_over: bool) -> RunResult:
+        folding = Folding(run_id)
+        history = folding.go_on(await stores.events.read_range(run_id, 1))
         if history.status is not None:
             return history.result
         if not take_over and history.driver is not None and is_alive(history.driver):
-            raise _run_failure(
-                "run_busy",
-                "another process drives this run",
-                run_id=run_id,
-                **{
-                    k: history.driver[k]
-                    for k in ("driver_id", "pid", "host")
-                    if k in history.driver
-                },
-            )
+            raise _busy(run_id, history.driver)
         persister = Persister(stores.artifacts)
         manifest = await _load_manifest(persister, history.manifest_id)
         plan = self._build_plan(manifest)
@@ -114,16 +129,33 @@ class Engine:
                 "plan_changed", "the op expands to another plan now", run_id=run_id, field="plan"
             )
         initial = Snapshot.of_bytes(await persister.load_bytes(history.initial_snapshot_id))
-        env = await self._env(
-            stores,
-            run_id,
-            plan,
-            manifest.run_config,
-            history.manifest_id,
-            initial=initial,
-            history=history,
-        )
-        return await self._begin(env)
+        self._warn_of_another_build(history)
+        for tries_left in reversed(range(TAKE_OVER_TRIES)):
+            env = await self._env(
+                stores,
+                run_id,
+                plan,
+                manifest.run_config,
+                history.manifest_id,
+                initial=initial,
+                history=history,
+            )
+            try:
+                await self._mark(env)
+                break
+            except RunFailure as failure:
+                if not take_over or not tries_left or failure.info.code != "run_busy":
+                    raise
+            # The old driver goes on writing until the mark fences it.
+            history = folding.go_on(await stores.events.read_range(run_id, history.head_seq + 1))
+            if history.status is not None:
+                return history.result
+        return await drive(env)
+
+    def _warn_of_another_build(self, history: RunHistory) -> None:
+        last = history.drivers[-1].get("build") if history.drivers else None
+        if last is not None and last != self._build.model_dump(mode="json"):
+            log.warning("run %s goes on with another build of mfm", history.run_id)
 
     async def _start_again(self, stores: Stores, run: StartRun, run_id: RunId) -> RunResult:
         """A run key names a run that is there already: the same manifest makes it the same run."""
@@ -176,8 +208,12 @@ class Engine:
             replay_source=source,
         )
 
-    async def _begin(self, env: DriveEnv) -> RunResult:
-        """Mark the driver, which fences all others, and drive to the end."""
+    async def _mark(self, env: DriveEnv) -> None:
+        """Say who drives now, which fences all others.
+
+        Raises:
+            RunFailure: `run_busy` when somebody else was first; nothing of this driver is stored.
+        """
         policy_id = self.policy_id
         if self._policy is not None:
             await env.io.persister.trusted(POLICY_KIND, self._policy)
@@ -190,24 +226,21 @@ class Engine:
         env.io.writer.add_domain(DomainEvent(name=EVENT_DRIVER, payload=mark))
         try:
             await env.io.writer.flush()
-        except StorageFailure as failure:
-            raise RunFailure(RunError(Storage=failure.error)) from failure
         except RunFailure as failure:
             if failure.info.code != "run_fenced":
                 raise
-            # Nothing of this driver is in the stream yet: somebody else was simply first.
-            raise _run_failure(
-                "run_busy", "another process drives this run", run_id=str(env.run_id)
-            ) from None
+            winner = failure.info.details if isinstance(failure.info.details, dict) else {}
+            raise _busy(env.run_id, winner) from None
         except CancelRequested:
-            # The walk meets the same request at its own first append.
+            # The walk meets the same request before its first state.
             pass
-        return await drive(env)
 
     def _validate(self, run: StartRun) -> bytes:
         """All that a start checks before anything is stored; the manifest's bytes."""
         _validate_plan(run.plan)
         try:
+            if self._policy is not None:
+                refuse_secrets(self._policy)
             manifest = scanned_canonical_bytes(
                 run.manifest.model_dump(mode="json"), "manifest_mismatch"
             )
@@ -256,6 +289,22 @@ async def _load_manifest(persister: Persister, manifest_id: ArtifactId) -> RunMa
     except ValueError:
         info = error_info("unsupported_format", "the manifest was written by a newer version")
         raise RunFailure(RunError(Storage=StorageError(Other=info))) from None
+
+
+@contextmanager
+def _as_run_failures() -> Iterator[None]:
+    """What stores and contexts raise, as the engine's own failure with the same record."""
+    try:
+        yield
+    except StorageFailure as failure:
+        raise RunFailure(RunError(Storage=failure.error)) from failure
+    except ContextFailure as failure:
+        raise RunFailure(RunError(Context=failure.error)) from failure
+
+
+def _busy(run_id: RunId, driver: dict[str, Json]) -> RunFailure:
+    who = {key: driver[key] for key in ("driver_id", "pid", "host") if key in driver}
+    return _run_failure("run_busy", "another process drives this run", run_id=run_id, **who)
 
 
 def _run_failure(code: str, message: str, **details: Json) -> RunFailure:

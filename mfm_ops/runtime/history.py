@@ -18,7 +18,7 @@ from mfm_ops.machine.events import DomainEvent, EventEnvelope, RunStatus
 from mfm_ops.machine.ids import ArtifactId, FactKey, OpId, RunId, StateId
 from mfm_ops.runtime.facts import BoundFact
 
-__all__ = ["Intent", "RunHistory", "StateRecord", "StateStatus", "fold"]
+__all__ = ["Folding", "Intent", "RunHistory", "StateRecord", "StateStatus", "fold"]
 
 ORPHANED = "attempt_orphaned"
 
@@ -48,6 +48,7 @@ class StateRecord:
     failure_snapshot_id: ArtifactId | None = None
     entered_ts_millis: int | None = None
     ended_ts_millis: int | None = None
+    ended_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Intent:
 
     state_id: StateId | None
     key: FactKey
-    request_id: str
+    request_id: ArtifactId
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ class RunHistory:
     def failure(self) -> StateRecord | None:
         """The state whose failure ended the run, or the last one that failed so far."""
         failed = [s for s in self.states.values() if s.status is StateStatus.failed]
-        return max(failed, key=lambda s: s.ended_ts_millis or 0, default=None)
+        return max(failed, key=lambda s: s.ended_seq, default=None)
 
     @property
     def result(self) -> RunResult:
@@ -119,21 +120,25 @@ def fold(run_id: RunId, envelopes: Iterable[EventEnvelope]) -> RunHistory:
         StorageFailure: `NotFound` (`run_not_found`) for an empty stream; `Corruption`
             (`history_invalid`, with the sequence number) where a rule of the stream is broken.
     """
-    folding = _Folding(run_id)
-    for envelope in envelopes:
-        folding.feed(envelope)
-    return folding.history
+    return Folding(run_id).go_on(envelopes)
 
 
-class _Folding:
+class Folding:
+    """A fold that can go on when the stream has grown."""
+
     def __init__(self, run_id: RunId) -> None:
         self._run_id = run_id
         self._history: RunHistory | None = None
         self._seq = 0
         self._ts: int | None = None
 
-    @property
-    def history(self) -> RunHistory:
+    def go_on(self, envelopes: Iterable[EventEnvelope]) -> RunHistory:
+        """The history with the next `envelopes`; one object, which changes. Raises as `fold`."""
+        for envelope in envelopes:
+            self._feed(envelope)
+        return self._told()
+
+    def _told(self) -> RunHistory:
         if self._history is None:
             raise StorageFailure(
                 StorageError(
@@ -145,7 +150,8 @@ class _Folding:
         self._history.head_seq = self._seq
         return self._history
 
-    def feed(self, envelope: EventEnvelope) -> None:
+    def _feed(self, envelope: EventEnvelope) -> None:
+        self._expect(envelope.run_id == self._run_id, "another_run")
         self._expect(envelope.seq == self._seq + 1, "sequence_gap")
         self._seq, self._ts = envelope.seq, envelope.ts_millis
         event = envelope.event
@@ -199,20 +205,25 @@ class _Folding:
         state.status = StateStatus.completed
         state.snapshot_id = body.context_snapshot_id
         state.error = state.failure_snapshot_id = None
-        state.ended_ts_millis = self._ts
+        self._ended(history, state)
 
     def _failed(self, history: RunHistory, body: ev.StateFailed) -> None:
         state = self._open_state(history, body.state_id)
         state.status = StateStatus.failed
         state.error = body.error
         state.failure_snapshot_id = body.failure_snapshot_id
-        state.ended_ts_millis = self._ts
+        self._ended(history, state)
         if body.error.info.code == ORPHANED:
             # The driver died, not the state: that costs it none of its attempts.
             state.charged -= 1
-        for intent in list(history.open_intents.values()):
-            if intent.state_id == body.state_id:
-                del history.open_intents[intent.key]
+
+    def _ended(self, history: RunHistory, state: StateRecord) -> None:
+        state.ended_ts_millis, state.ended_seq = self._ts, self._seq
+        # An effect is in doubt only while its attempt is open.
+        for intents in (history.open_intents, history.unknown_effects):
+            for intent in list(intents.values()):
+                if intent.state_id == state.state_id:
+                    del intents[intent.key]
 
     def _domain(self, event: DomainEvent, envelope: EventEnvelope) -> None:
         history = self._open_run()
@@ -227,10 +238,10 @@ class _Folding:
             case ev.EVENT_DRIVER_STOPPED:
                 history.stopped_drivers.add(str(payload.get("driver_id")))
             case ev.EVENT_IO_INTENT:
-                intent = _intent(payload, envelope.state_id)
+                intent = self._intent(payload, envelope.state_id)
                 history.open_intents[intent.key] = intent
             case ev.EVENT_EFFECT_UNKNOWN:
-                intent = _intent(payload, envelope.state_id)
+                intent = self._intent(payload, envelope.state_id)
                 history.unknown_effects[intent.key] = intent
             case ev.EVENT_EFFECT_RESOLVED:
                 history.unknown_effects.pop(FactKey(str(payload.get("key"))), None)
@@ -251,13 +262,21 @@ class _Folding:
         request_id = meta.get("request_id")
         known = history.facts.get(recorded.key)
         self._expect(known is None or known.payload_id == recorded.payload_id, "fact_conflict")
-        history.facts[recorded.key] = BoundFact(
-            recorded.key,
-            recorded.payload_id,
-            request_id if isinstance(request_id, str) else None,
-            cast(Json, recorded.meta),
-        )
+        if known is None:
+            history.facts[recorded.key] = BoundFact(
+                recorded.key,
+                recorded.payload_id,
+                request_id if isinstance(request_id, str) else None,
+                cast(Json, recorded.meta),
+            )
         history.open_intents.pop(recorded.key, None)
+        history.unknown_effects.pop(recorded.key, None)
+
+    def _intent(self, payload: dict[str, Json], state_id: StateId | None) -> Intent:
+        key, request_id = payload.get("key"), payload.get("request_id")
+        known = isinstance(key, str) and isinstance(request_id, str) and len(request_id) == 64
+        self._expect(known, "intent_payload")
+        return Intent(state_id, FactKey(cast(str, key)), ArtifactId(cast(str, request_id)))
 
     def _open_run(self) -> RunHistory:
         self._expect(self._history is not None, "not_started")
@@ -281,9 +300,3 @@ class _Folding:
                     )
                 )
             )
-
-
-def _intent(payload: dict[str, Json], state_id: StateId | None) -> Intent:
-    return Intent(
-        state_id, FactKey(str(payload.get("key", ""))), str(payload.get("request_id", ""))
-    )

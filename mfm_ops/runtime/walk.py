@@ -79,7 +79,11 @@ class Walk:
         self._deltas: dict[StateId, Delta] = {}
         # Snapshots of states whose successors may still need them; others are loaded on demand.
         self._snapshots: dict[StateId, Snapshot] = {}
-        self._checkpoint: ArtifactId | None = None
+        completed = [r for r in self._records.values() if r.status is StateStatus.completed]
+        newest = max(completed, key=lambda record: record.ended_seq, default=None)
+        self._checkpoint = newest.snapshot_id if newest else None
+        # Attempts that have begun and not ended, an earlier driver's among them.
+        self._open = [r.state_id for r in self._records.values() if r.status is StateStatus.running]
 
     @property
     def last_checkpoint(self) -> ArtifactId | None:
@@ -90,9 +94,7 @@ class Walk:
         """The states that have not completed, in execution order."""
         for state_id in self._schedule.order:
             record = self._records.get(state_id)
-            if record is not None and record.status is StateStatus.completed:
-                self._checkpoint = record.snapshot_id
-            else:
+            if record is None or record.status is not StateStatus.completed:
                 yield self._nodes[state_id]
 
     async def execute(self, node: StateNode) -> None:
@@ -110,6 +112,7 @@ class Walk:
             self._give_up_or_go_on(record.error, charged)
         if record is not None and record.status is StateStatus.running:
             await self._close_orphan(record, meta)
+            self._open.remove(node.id)
             charged -= 1
         base = await self._base_or_failure(node.id, attempt)
         if any(tag in self._env.config.skip_tags for tag in meta.tags):
@@ -118,6 +121,7 @@ class Walk:
             return
         while True:
             io = self._provider(node.id, attempt, meta)
+            self._open.append(node.id)
             try:
                 ended = await run_attempt(
                     node,
@@ -131,6 +135,7 @@ class Walk:
             except OutcomeUnrecordable as unknown:
                 await self._park(node.id, attempt, unknown.key, unknown.request_id)
                 raise RunParked from None
+            self._open.remove(node.id)
             if isinstance(ended, Completed):
                 self._completed(node.id, base, ended.snapshot)
                 return
@@ -138,6 +143,13 @@ class Walk:
             self._give_up_or_go_on(ended.error, charged)
             await self._env.io.writer.flush()
             await anyio.sleep(self._env.config.retry_policy.backoff.delay_seconds(attempt - 1))
+
+    def close_open_attempts(self) -> None:
+        """End what a request to cancel cut short; the ends go out with the run's."""
+        for state_id in self._open:
+            info = error_info("run_cancelled", "the run was cancelled during this attempt")
+            self._fail(state_id, StateError(state_id=state_id, info=info))
+        self._open.clear()
 
     async def final_snapshot(self) -> ArtifactId:
         """The merged context of all states, stored.
@@ -179,10 +191,7 @@ class Walk:
                     )
                 )
             )
-            error = StateError(state_id=state_id, info=conflict.info)
-            writer.add_kernel(
-                KernelEvent(StateFailed=StateFailed(state_id=state_id, error=safe_error(error)))
-            )
+            self._fail(state_id, safe_error(StateError(state_id=state_id, info=conflict.info)))
             raise StateFailedForGood from None
 
     async def _base_of(self, state_id: StateId) -> Snapshot:
@@ -232,26 +241,29 @@ class Walk:
         history = self._env.history
         assert history is not None, "an orphan comes from a history"
         if meta.idempotency.variant == "None":
-            for intent in (*history.unknown_effects.values(), *history.open_intents.values()):
+            if any(i.state_id == record.state_id for i in history.unknown_effects.values()):
+                raise RunParked
+            for intent in history.open_intents.values():
                 if intent.state_id == record.state_id:
-                    request_id = ArtifactId(intent.request_id)
-                    await self._park(record.state_id, record.attempts - 1, intent.key, request_id)
+                    await self._park(
+                        record.state_id, record.attempts - 1, intent.key, intent.request_id
+                    )
                     raise RunParked
         error = StateError(
             state_id=record.state_id,
             info=error_info(ORPHANED, "the driver died during this attempt"),
         )
+        self._fail(record.state_id, error)
+
+    def _fail(self, state_id: StateId, error: StateError) -> None:
         self._env.io.writer.add_kernel(
-            KernelEvent(StateFailed=StateFailed(state_id=record.state_id, error=error))
+            KernelEvent(StateFailed=StateFailed(state_id=state_id, error=error))
         )
 
     async def _park(
         self, state_id: StateId, attempt: int, key: FactKey, request_id: ArtifactId
     ) -> None:
-        """Say durably that an effect's outcome is unknown, once."""
-        history = self._env.history
-        if history is not None and key in history.unknown_effects:
-            return
+        """Say durably that an effect's outcome is unknown."""
         payload: dict[str, Json] = {"key": str(key), "request_id": str(request_id)}
         event = DomainEvent(name=EVENT_EFFECT_UNKNOWN, payload=payload)
         self._env.io.writer.add_domain(event, state_id, attempt)
