@@ -78,7 +78,8 @@ Answer = Callable[[IoCall, LiveIoEnv], Awaitable[Any]]
 class Store(EventStore, StagingArtifactStore, RunCatalog, Protocol):
     """What both stores offer."""
 
-    commits: int
+    @property
+    def commits(self) -> int: ...
 
     def close(self) -> None: ...
 

@@ -1,0 +1,28 @@
+"""The engine over the reference store."""
+
+import pytest
+
+from mfm_ops.storage.memory import MemoryStore
+from tests.contracts.engine_control_suite import EngineControlSuite
+from tests.contracts.engine_suite import EngineSuite
+from tests.support import Bench
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def bench(store: MemoryStore) -> Bench:
+    return Bench(store)
+
+
+class TestMemoryEngine(EngineSuite):
+    pass
+
+
+class TestMemoryEngineControl(EngineControlSuite):
+    pass
