@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -76,15 +75,17 @@ class Outcome(NamedTuple):
 class App:
     """mfm over one set of settings. `environ` and `cwd` are what provenance may look at."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        cwd: Path,
+        ops: InstalledOps | None = None,
+    ) -> None:
         self.settings = settings
+        self.ops = InstalledOps() if ops is None else ops
         self._environ = environ
         self._cwd = cwd
-
-    @cached_property
-    def ops(self) -> InstalledOps:
-        """Every op that is installed."""
-        return InstalledOps()
 
     def transports(self, watch: Watch | None = None) -> InstalledTransports:
         """Every transport that is installed, under the settings' policy."""

@@ -88,10 +88,10 @@ class _OpGroup(MfmGroup):
     """The ops that are installed, each as a command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [str(op_id) for op_id in ctx.ensure_object(Session).app.ops]
+        return [str(op_id) for op_id in ctx.ensure_object(Session).ops]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = ctx.ensure_object(Session).app.ops.find(cmd_name)
+        found = ctx.ensure_object(Session).ops.find(cmd_name)
         return None if found is None else _command(found)
 
     def resolve_command(

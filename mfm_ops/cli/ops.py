@@ -24,14 +24,14 @@ ops = MfmGroup(name="ops", help="List and describe the ops that are installed.")
 @command(ops, "list")
 def list_ops(session: Session) -> None:
     """List every op with one line about it."""
-    app = session.app
-    found = [app.ops[op_id] for op_id in app.ops]
+    ops = session.ops
+    found = [ops[op_id] for op_id in ops]
     data: list[Json] = [
         {
             "op_id": str(op.op_id),
             "op_version": op.op_version,
             "summary": op.summary,
-            "from": app.ops.origin(op.op_id),
+            "from": ops.origin(op.op_id),
         }
         for op in found
     ]
@@ -43,12 +43,11 @@ def list_ops(session: Session) -> None:
 @command(ops, "show", click.Argument(["op_id"], metavar="OP"))
 def show_op(session: Session, op_id: str) -> None:
     """Describe one op: its config as JSON Schema, its states, its imports and exports."""
-    app = session.app
-    found = app.describe_op(op_id)
+    found = session.app.describe_op(op_id)
     if found is None:
         info = error_info(
             "op_unknown",
-            f"No op of this name is installed{did_you_mean(op_id, map(str, app.ops))}",
+            f"No op of this name is installed{did_you_mean(op_id, map(str, session.ops))}",
             op_id=op_id,
         )
         raise CommandFailure(info, ExitCode.USAGE)

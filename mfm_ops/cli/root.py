@@ -81,13 +81,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str], session: Session) -> int:
     try:
-        result = root.main(
-            list(arguments),
-            prog_name="mfm",
-            complete_var=COMPLETE_VARIABLE,
-            standalone_mode=False,
-            obj=session,
-        )
+        if COMPLETE_VARIABLE in os.environ:
+            root.main(list(arguments), prog_name="mfm", complete_var=COMPLETE_VARIABLE, obj=session)
+        # Not `root.main`: it would end the process with 1 where a reader has had enough.
+        with root.make_context("mfm", list(arguments), obj=session) as ctx:
+            result = root.invoke(ctx)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from mfm_ops.app import App
+    from mfm_ops.app.installed import InstalledOps
     from mfm_ops.machine.canonical import Json
     from mfm_ops.settings import Settings
 
@@ -33,6 +34,7 @@ class Session:
     def __init__(self) -> None:
         self.options: dict[str, str] = {}
         self._settings: Settings | None = None
+        self._ops: InstalledOps | None = None
         self._app: App | None = None
 
     @property
@@ -53,13 +55,25 @@ class Session:
         return self._settings
 
     @property
+    def ops(self) -> InstalledOps:
+        """The ops that are installed.
+
+        Which options there are depends on them, so they cannot depend on any setting.
+        """
+        if self._ops is None:
+            from mfm_ops.app.installed import InstalledOps
+
+            self._ops = InstalledOps()
+        return self._ops
+
+    @property
     def app(self) -> App:
         """The application over these settings."""
         if self._app is None:
             settings = self.settings
             from mfm_ops.app import App
 
-            self._app = App(settings, os.environ, _working_directory())
+            self._app = App(settings, os.environ, _working_directory(), self.ops)
         return self._app
 
     @property

@@ -1,0 +1,113 @@
+"""Runs the real `mfm` in a process of its own, as an operator does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "mfm_ops.cli.main")
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 50
+
+
+def busybox() -> Path:
+    """A static program that is echo, cat, sleep and more, by its first argument."""
+    found = shutil.which("busybox")
+    assert found is not None
+    return Path(found).resolve()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Standard output, which must be exactly one JSON document."""
+        value = json.loads(self.out)
+        assert isinstance(value, dict)
+        return value
+
+    @property
+    def data(self) -> Any:
+        assert self.document["status"] == "success", self
+        return self.document["data"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        document = self.document
+        assert document["status"] == "error", self
+        assert self.err == ""
+        found = document["error"]
+        assert isinstance(found, dict)
+        assert found.keys() - {"details"} == {"code", "message", "hint"}
+        return found
+
+
+class Mfm:
+    """`mfm` in one directory, with one store, and busybox as the only program that may run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store = directory / "store.sqlite"
+        self.environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "MFM_STORE": str(self.store),
+            "MFM_EXEC_ALLOW_PREFIXES": str(busybox().parent),
+        }
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        environ: Mapping[str, str | None] | None = None,
+        stdin: bytes = b"",
+    ) -> Result:
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            env=self._with(environ),
+            cwd=self.directory,
+            input=stdin,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def program(self, *argv: str) -> tuple[str, ...]:
+        """The arguments that run busybox with `argv`."""
+        words = [word for arg in argv for word in ("--argv", arg)]
+        return ("op", "run_program", "--program-path", str(busybox()), *words)
+
+    @contextmanager
+    def started(
+        self, *arguments: str, environ: Mapping[str, str | None] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A command that is still running; killed at the end if it still is."""
+        with subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=self._with(environ),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _with(self, environ: Mapping[str, str | None] | None) -> dict[str, str]:
+        merged: dict[str, str | None] = {**self.environ, **(environ or {})}
+        return {name: value for name, value in merged.items() if value is not None}

@@ -1,0 +1,278 @@
+"""Wrong command lines and wrong settings: one record, exit code 2, and a way on."""
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mfm_ops import __version__
+from tests.integration.mfm_process import COMMAND, Mfm
+
+
+@pytest.fixture
+def mfm(tmp_path: Path) -> Mfm:
+    return Mfm(tmp_path)
+
+
+def test_the_version_is_told(mfm: Mfm) -> None:
+    assert mfm("--version").out == f"mfm {__version__}\n"
+    assert mfm("--json", "--version").data == {"version": __version__}
+
+
+def test_the_version_is_the_projects(mfm: Mfm) -> None:
+    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{__version__}"' in pyproject
+
+
+def test_help_lists_commands_and_exit_codes(mfm: Mfm) -> None:
+    help_text = mfm("--help").out
+    for word in ("op", "run", "ops", "artifact", "doctor", "completion"):
+        assert f"\n  {word} " in help_text
+    for code in ("0", "1", "2", "3", "4", "5", "6", "130"):
+        assert f"\n    {code} " in help_text
+    assert all(len(line) <= 80 for line in help_text.splitlines())
+
+
+WRONG = [
+    ((), "usage"),
+    (("nope",), "usage"),
+    (("run",), "usage"),
+    (("run", "stats"), "usage"),
+    (("run", "status"), "usage"),
+    (("run", "status", "a", "b"), "usage"),
+    (("run", "list", "--limit", "x"), "usage"),
+    (("--nope",), "usage"),
+    (("--log-level", "loud", "run", "list"), "usage"),
+    (("op", "nope"), "op_unknown"),
+    (("ops", "show", "nope"), "op_unknown"),
+    (("op", "run_program", "--nope"), "usage"),
+    (("op", "run_program"), "op_config_invalid"),
+    (("op", "run_program", "--program-path", "/x", "--timeout-ms", "abc"), "op_config_invalid"),
+    (("op", "run_program", "--program-path", "/x", "--max-attempts", "0"), "usage"),
+    (("op", "run_program", "--program-path", "/x", "--run-key", ""), "usage"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code"), WRONG)
+def test_a_wrong_command_line_is_one_json_document_if_asked(
+    mfm: Mfm, arguments: tuple[str, ...], code: str
+) -> None:
+    result = mfm("--json", *arguments)
+    assert result.code == 2
+    assert result.error["code"] == code
+    assert result.error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [case for case in WRONG if case[0] not in ((), ("run",))]
+)
+def test_a_wrong_command_line_is_told_on_stderr(
+    mfm: Mfm, arguments: tuple[str, ...], code: str
+) -> None:
+    result = mfm(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert f"error[{code}]: " in result.err
+    assert "hint: " in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope", "--json"),
+        ("nope", "--output-format", "json"),
+        ("nope", "--output-format=json"),
+        ("run", "list", "--nope", "--json"),
+    ],
+)
+def test_json_is_spoken_wherever_it_was_asked_for(mfm: Mfm, arguments: tuple[str, ...]) -> None:
+    assert mfm(*arguments).error["code"] == "usage"
+
+
+def test_json_can_be_asked_for_by_the_environment(mfm: Mfm) -> None:
+    assert mfm("nope", environ={"MFM_OUTPUT_FORMAT": "json"}).error["code"] == "usage"
+
+
+def test_an_option_beats_the_environment(mfm: Mfm) -> None:
+    result = mfm("ops", "list", "--output-format", "text", environ={"MFM_OUTPUT_FORMAT": "json"})
+    assert result.out.startswith("OP ")
+
+
+def test_global_options_stand_before_or_after_the_command(mfm: Mfm, tmp_path: Path) -> None:
+    before = mfm("--store", str(tmp_path / "a.sqlite"), "--json", "run", "list")
+    after = mfm("run", "list", "--store", str(tmp_path / "a.sqlite"), "--json")
+    assert before == after
+    assert before.error["code"] == "store_unavailable"
+
+
+def test_a_misspelt_command_or_op_is_guessed(mfm: Mfm) -> None:
+    assert "did you mean 'status'?" in mfm("run", "statsu", "last").err
+    assert "did you mean 'keystore_list'?" in mfm("op", "keystore-list").err
+    assert "did you mean 'run_program'?" in mfm("ops", "show", "run-program").err
+
+
+def test_an_op_option_that_is_wrong_is_named(mfm: Mfm) -> None:
+    error = mfm("--json", "op", "run_program", "--program-path", "/x", "--timeout-ms", "0").error
+    assert error["details"]["pointer"] == "/timeout_ms"
+    assert error["details"]["reason"].startswith("--timeout-ms: ")
+
+
+def test_a_wrong_setting_names_its_source(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "mfm.toml").write_text('[exec]\nsandbox = "off"\n')
+    result = mfm("run", "list", "--json")
+    assert result.code == 2
+    assert result.error["code"] == "settings_not_trusted"
+    assert result.error["details"] == {
+        "source": str(tmp_path / "mfm.toml"),
+        "key": "exec.sandbox",
+    }
+
+
+def test_a_named_config_may_widen(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "mfm.toml").write_text('[exec]\nsandbox = "off"\n')
+    assert mfm("run", "list", "--config", "mfm.toml", "--store", mfm.store).code == 3
+    report = mfm("doctor", "--json", "--config", "mfm.toml").data
+    setting = next(s for s in report["settings"] if s["key"] == "exec.sandbox")
+    assert setting == {
+        "key": "exec.sandbox",
+        "value": "off",
+        "source": str(tmp_path / "mfm.toml"),
+    }
+
+
+def test_without_a_home_the_error_says_what_to_set(mfm: Mfm) -> None:
+    nowhere = {"HOME": None, "XDG_STATE_HOME": None, "MFM_STORE": None}
+    result = mfm("run", "list", environ=nowhere)
+    assert result.code == 2
+    assert "--store" in result.err
+
+
+def test_a_store_that_cannot_be_made_is_a_store_error(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = mfm(*mfm.program("true"), "--store", tmp_path / "file" / "store.sqlite", "--json")
+    assert result.code == 3
+    assert result.error["code"] == "store_unavailable"
+
+
+def test_another_applications_file_is_no_store(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"not a database, and long enough to be read as one" * 20)
+    result = mfm("run", "list", "--store", tmp_path / "other", "--json")
+    assert result.code == 3
+    assert result.error["code"] == "store_not_mfm"
+
+
+def test_a_fresh_account_has_no_runs_rather_than_an_error(mfm: Mfm) -> None:
+    result = mfm("run", "list", environ={"MFM_STORE": None})
+    assert (result.code, result.out) == (0, "")
+    assert "no runs" in result.err
+    assert mfm("run", "list", "--json", environ={"MFM_STORE": None}).data == []
+    assert mfm("run", "status", "last", environ={"MFM_STORE": None}).code == 3
+
+
+def test_a_reader_that_leaves_early_is_no_failure(mfm: Mfm) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, "ops", "list"],
+        env=mfm.environ,
+        cwd=mfm.directory,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_told(mfm: Mfm) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "ops", "list"],
+            env=mfm.environ,
+            cwd=mfm.directory,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert b"error[usage]: The output cannot be written." in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_c_locale_can_print_everything(mfm: Mfm) -> None:
+    result = mfm("ops", "show", "run_program", environ={"PYTHONIOENCODING": "ascii"})
+    assert result.code == 0
+    assert json.loads(result.out)["op_id"] == "run_program"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_for_each_shell(mfm: Mfm, shell: str) -> None:
+    script = mfm("completion", shell)
+    assert script.code == 0
+    assert "_MFM_COMPLETE" in script.out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("mfm r", "run"),
+        ("mfm run sta", "status"),
+        ("mfm op key", "keystore_list"),
+        ("mfm op keystore_list --so", "--sort-by"),
+        ("mfm op keystore_list --sort-by a", "address"),
+    ],
+)
+def test_words_are_completed(mfm: Mfm, words: str, expected: str) -> None:
+    complete = {
+        "_MFM_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    found = mfm(environ=complete).out.split("\n")
+    assert f"plain,{expected}" in found
+
+
+def on_terminal(mfm: Mfm, *arguments: str, columns: int = 80, **environ: str) -> str:
+    """What `mfm` shows on a terminal of `columns` columns."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**mfm.environ, "COLUMNS": str(columns), **environ},
+        cwd=mfm.directory,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:
+                # Linux's way to say that no one has the other end any more.
+                break
+            if not piece:
+                break
+            shown += piece
+        process.wait()
+    os.close(master)
+    return shown.decode()
+
+
+def test_tables_fit_the_terminal(mfm: Mfm) -> None:
+    for columns in (40, 80):
+        lines = on_terminal(mfm, "ops", "list", columns=columns).splitlines()
+        assert len(lines) == 3
+        assert all(len(line) <= columns for line in lines)
+    assert "…" in lines[1]
+    assert "…" not in mfm("ops", "list").out
+
+
+def test_colour_is_for_terminals_that_want_it(mfm: Mfm) -> None:
+    assert "\x1b[31m" in on_terminal(mfm, "nope", TERM="xterm")
+    assert "\x1b" not in on_terminal(mfm, "nope", TERM="xterm", NO_COLOR="1")
+    assert "\x1b" not in on_terminal(mfm, "nope", TERM="dumb")
+    assert "\x1b" not in mfm("nope").err
