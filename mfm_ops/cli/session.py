@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_KEYS: Final = {
+_KEYS: Final[Mapping[str, str]] = {
     "store": "store.path",
     "config": "config",
     "output_format": "output.format",

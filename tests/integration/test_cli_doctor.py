@@ -1,0 +1,91 @@
+"""`mfm doctor`: what works, what does not, what to do; it changes nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.mfm_process import Mfm
+
+
+@pytest.fixture
+def mfm(tmp_path: Path) -> Mfm:
+    return Mfm(tmp_path)
+
+
+def check(mfm: Mfm, name: str, *arguments: str, path: str | None = None) -> dict[str, Any]:
+    environ = {} if path is None else {"PATH": path}
+    report = mfm("doctor", "--json", *arguments, environ=environ).document["data"]
+    found = next(check for check in report["checks"] if check["name"] == name)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_host_that_can_do_all_is_healthy(mfm: Mfm) -> None:
+    result = mfm("doctor")
+    assert result.code == 0
+    assert "sandbox: bubblewrap" in result.out
+    assert "all is well" in result.out
+    assert not mfm.store.exists()
+
+
+def test_the_report_is_one_document(mfm: Mfm) -> None:
+    data = mfm("doctor", "--json").data
+    assert data["healthy"] is True
+    assert {check["name"] for check in data["checks"]} >= {"store", "sandbox", "nix", "git"}
+    assert {"mfm", "python", "apsw", "pydantic"} <= data["versions"].keys()
+    assert [op["op_id"] for op in data["ops"]] == ["keystore_list", "run_program"]
+    sources = {setting["key"]: setting["source"] for setting in data["settings"]}
+    assert sources["store.path"] == "environment"
+    assert sources["exec.network"] == "default"
+
+
+def test_without_bubblewrap_it_says_what_to_install(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    found = check(mfm, "sandbox", path=str(tmp_path / "bin"))
+    assert (found["grade"], found["summary"]) == ("failed", "bubblewrap: missing")
+    assert "bubblewrap" in found["hint"]
+    assert mfm("doctor", environ={"PATH": str(tmp_path / "bin")}).code == 2
+    assert check(mfm, "nix", path=str(tmp_path / "bin"))["grade"] == "absent"
+
+
+def test_a_sandbox_that_is_off_is_a_warning(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "off.toml").write_text('[exec]\nsandbox = "off"\n')
+    assert check(mfm, "sandbox", "--config", "off.toml")["grade"] == "warning"
+
+
+def test_paths_that_are_not_there_are_named(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "named.toml").write_text('[exec]\nread_only_paths = ["/no/such/path"]\n')
+    found = check(mfm, "sandbox", "--config", "named.toml")
+    assert "not on this host: /no/such/path" in found["details"]
+
+
+def test_a_file_that_is_no_store_fails(mfm: Mfm) -> None:
+    mfm.store.write_bytes(b"something else entirely, of some length" * 30)
+    found = check(mfm, "store")
+    assert found["grade"] == "failed"
+    assert found["summary"].startswith("store_not_mfm")
+    assert mfm("doctor").code == 2
+
+
+def test_a_store_that_is_there_is_described(mfm: Mfm) -> None:
+    assert mfm(*mfm.program("echo", "1")).code == 0
+    found = check(mfm, "store")
+    assert (found["grade"], found["summary"]) == ("ok", "can be written")
+    assert str(mfm.store) in found["details"]
+
+
+def test_a_nix_that_does_not_work_is_a_warning(mfm: Mfm, tmp_path: Path) -> None:
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "nix").write_text("#!/bin/sh\nexit 7\n")
+    (bin_dir / "nix").chmod(0o755)
+    found = check(mfm, "nix", path=str(bin_dir))
+    assert (found["grade"], found["summary"]) == ("warning", "exit code 7")
+
+
+def test_settings_errors_come_before_everything(mfm: Mfm, tmp_path: Path) -> None:
+    (tmp_path / "mfm.toml").write_text("nonsense = 1\n")
+    result = mfm("doctor", "--json")
+    assert (result.code, json.loads(result.out)["error"]["code"]) == (2, "settings_invalid")
