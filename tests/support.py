@@ -4,7 +4,7 @@ Everything here implements the contract's Protocols for real, so the type checke
 of them changes. Which rule is tested is left to the tests.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -510,8 +510,3 @@ class IoBench:
 def stored_bytes(directory: Path) -> bytes:
     """All that lies in a store's files, to look for what must not be there."""
     return b"".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
-
-
-def distinct(values: Iterable[str]) -> bool:
-    listed = list(values)
-    return len(listed) == len(set(listed))
