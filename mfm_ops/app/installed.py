@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mfm_ops.machine.errors import SettingsFailure
@@ -28,7 +27,6 @@ __all__ = [
     "InstalledOps",
     "InstalledTransports",
     "built_in_factories",
-    "default_keystore",
 ]
 
 OPS_GROUP: Final = "mfm.ops"
@@ -174,19 +172,6 @@ def built_in_factories(
         return KeystoreFactory(place, keystore_named)
 
     return [_Deferred("exec", exec_factory), _Deferred("local.keystore", keystore_factory)]
-
-
-def default_keystore(environ: Mapping[str, str]) -> tuple[str | None, bool]:
-    """Where keystores lie unless a request says, and whether the user named that place."""
-    named = environ.get("MFM_KEYSTORE")
-    if named:
-        return str(Path.cwd() / named), True
-    for variable, below in (("XDG_DATA_HOME", ""), ("HOME", ".local/share")):
-        base = environ.get(variable, "")
-        # The XDG specification has relative paths ignored.
-        if base.startswith("/"):
-            return str(Path(base) / below / "mfm" / "keystore"), False
-    return None, False
 
 
 def _entry_points(group: str, broken: list[Broken]) -> Iterator[tuple[str, str, Any]]:

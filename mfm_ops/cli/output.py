@@ -81,13 +81,28 @@ def json_document(value: Json, *, indent: bool) -> str:
     """`value` as one JSON text in which all is printable; `indent` for people."""
     import orjson
 
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    option = orjson.OPT_INDENT_2 if indent else 0
+    try:
+        text = orjson.dumps(value, option=option).decode()
+    except TypeError:
+        text = orjson.dumps(_as_unicode(value), option=option).decode()
     if text.replace("\n", "").isprintable():
         return text
     # Outside of strings JSON has no other such characters than line breaks.
     return "".join(
         char if char == "\n" or char.isprintable() else _json_escape(char) for char in text
     )
+
+
+def _as_unicode(value: Json) -> Json:
+    """`value` with bytes that an argument or a path had and that are no UTF-8 written out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_as_unicode(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_as_unicode(key)): _as_unicode(item) for key, item in value.items()}
+    return value
 
 
 def _json_escape(char: str) -> str:

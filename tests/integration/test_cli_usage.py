@@ -108,6 +108,33 @@ def test_global_options_stand_before_or_after_the_command(mfm: Mfm, tmp_path: Pa
     assert before.error["code"] == "store_unavailable"
 
 
+NOT_UTF8 = b"/no/\xff".decode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        (),
+        ("op",),
+        ("ops", "show"),
+        ("run", "status"),
+        ("run", "list", "--config"),
+        ("run", "list", "--store"),
+        ("artifact", "get"),
+        ("op", "run_program", "--program-path"),
+        ("op", "run_program", "--program-path", "/x", "--argv"),
+        ("op", "run_program", "--program-path", "/x", "--stdin-json"),
+        ("op", "run_program", "--program-path", "/x", "--run-key"),
+        ("op", "keystore_list", "--keystore"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_refused_in_text(mfm: Mfm, before: tuple[str, ...]) -> None:
+    result = mfm("--json", *before, NOT_UTF8)
+    assert result.code in (2, 3)
+    assert result.error["code"] != "internal_error"
+    assert f"error[{result.error['code']}]" in mfm(*before, NOT_UTF8).err
+
+
 def test_a_misspelt_command_or_op_is_guessed(mfm: Mfm) -> None:
     assert "did you mean 'status'?" in mfm("run", "statsu", "last").err
     assert "did you mean 'keystore_list'?" in mfm("op", "keystore-list").err

@@ -48,6 +48,13 @@ def columns_of(line: str) -> int:
     )
 
 
+def test_bytes_that_are_no_text_are_written_out_in_json() -> None:
+    name = b"x\xff".decode("utf-8", "surrogateescape")
+    assert json.loads(json_document({name: [name, 1, None]}, indent=False)) == {
+        "x\\udcff": ["x\\udcff", 1, None]
+    }
+
+
 CELLS = st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=5)
 
 

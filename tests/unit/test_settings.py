@@ -1,5 +1,6 @@
 """Where settings come from, which layer wins, and what a file that was merely found may not do."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -419,3 +420,20 @@ def test_what_a_found_file_may_set_allows_no_further_program(
         assert not runs(wanted) <= runs(allowed) or set(wanted) - set(allowed)
     else:
         assert runs(list(settings.exec_policy.allow_prefixes)) <= runs(allowed)
+
+
+def test_the_documentation_lists_every_setting_with_its_default(site: Site) -> None:
+    document = Path(__file__).parents[2] / "docs" / "configuration.md"
+    rows = {}
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            key, variable, default, _ = (cell.strip() for cell in line.strip("| ").split(" | "))
+            rows[key.strip("`")] = (variable.strip("`"), default.split("`")[1])
+    assert rows.keys() == KEYS.keys()
+    for origin in site.load().origins:
+        variable, default = rows[origin.key]
+        assert variable == KEYS[origin.key].variable
+        if isinstance(origin.value, Path):
+            continue
+        value = list(origin.value) if isinstance(origin.value, tuple) else origin.value
+        assert json.loads(default) == value
