@@ -36,11 +36,17 @@ def _checked(value: Any) -> Any:
     Stored bytes passed the strict parser already; this is for values made in Python.
     """
     pending = [value]
+    # Containers are looked into once: a list that holds itself is left to the encoder's bound.
+    seen: set[int] = set()
     while pending:
         item = pending.pop()
         kind = type(item)
         if kind is str or kind is bool or item is None:
             continue
+        if kind is dict or kind is list:
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
         if kind is dict:
             if not all(isinstance(key, str) for key in item):
                 raise ValueError("json_key_type")

@@ -14,6 +14,7 @@ from mfm_ops.machine.canonical import (
     canonical_json_bytes,
     parse_strict,
 )
+from mfm_ops.machine.events import DomainEvent
 
 MODULES = ("ids", "config", "meta", "errors", "events", "io", "state", "plan", "stores", "engine")
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wire_types.json").read_bytes())
@@ -104,3 +105,10 @@ def test_an_extension_of_ours_is_omitted_while_unset() -> None:
 )
 def test_a_run_id_is_normalised_to_one_form(text: str) -> None:
     assert load("RunId", text) == "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+
+
+def test_a_value_that_holds_itself_is_looked_at_once() -> None:
+    endless: list[Any] = []
+    endless.extend([endless, endless, 1.5])
+    with pytest.raises(ValidationError, match="json_float"):
+        TypeAdapter(DomainEvent).validate_python({"name": "x", "payload": endless})
