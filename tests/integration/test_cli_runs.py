@@ -1,5 +1,6 @@
 """The life of a run at the command line: started, looked at, interrupted, gone on with."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import anyio
 import apsw
 import pytest
 
+from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.ids import RunId
 from mfm_ops.storage.sqlite import open_sqlite_store
 from tests.integration.mfm_process import Mfm
@@ -39,7 +41,8 @@ async def wait_for(mfm: Mfm, seen: Callable[[list[dict[str, Any]]], bool]) -> Ru
     """The one run of the store, once its durable events are as wanted."""
     with anyio.fail_after(30):
         while True:
-            if mfm.store.exists() and mfm.store.stat().st_size:
+            # It fails as long as the store is not there, or only half made.
+            with contextlib.suppress(StorageFailure):
                 async with open_sqlite_store(mfm.store, read_only=True) as store:
                     for run in await store.list_runs():
                         bodies = await store.read_raw(run.run_id, 1)
