@@ -24,6 +24,7 @@ from transports.sandbox import (
     launcher_argv,
     sandbox_args,
 )
+from transports.seccomp import filter_program
 from transports.view import Neighbours, ProgramView, host_mounts, program_view
 
 __all__ = [
@@ -90,7 +91,10 @@ def sandbox_command(
     env: Mapping[str, str],
 ) -> Iterator[MakeCommand]:
     """As `sandboxed_command`, for a view that the caller made."""
-    with _memory_file("mfm-sandbox") as options:
+    refused = filter_program(os.uname().machine, network=policy.network)
+    with _memory_file("mfm-sandbox") as options, _memory_file("mfm-filter") as filter_fd:
+        if refused is not None:
+            _fill(filter_fd, refused)
 
         def make(status_fd: int, gate_fd: int) -> Command:
             args = sandbox_args(
@@ -101,13 +105,14 @@ def sandbox_command(
                 links=view.links,
                 status_fd=status_fd,
                 gate_fd=gate_fd,
+                filter_fd=None if refused is None else filter_fd,
             )
             command = launcher_argv(bubblewrap.path, options, view.path, argv)
             if len(args) + len(command) > MAX_ARGUMENTS:
                 raise TooManyArgumentsError
             _fill(options, encode_args(args))
             pinned = () if view.pinned is None else (view.pinned.fd,)
-            return Command(command, (options, *pinned), "init")
+            return Command(command, (options, filter_fd, *pinned), "init")
 
         yield make
 

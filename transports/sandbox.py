@@ -13,6 +13,7 @@ __all__ = [
     "MAX_ARGUMENTS",
     "Mounts",
     "PRIVATE_DIR",
+    "PRIVATE_TMP",
     "PinnedFile",
     "encode_args",
     "launcher_argv",
@@ -24,7 +25,7 @@ __all__ = [
 PRIVATE_DIR = "/dev/mfm"
 
 # The sandbox's own, in its own mount namespace.
-_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108
+PRIVATE_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108
 
 # bubblewrap refuses more than 9000 arguments, those of `--args` included.
 MAX_ARGUMENTS = 9000
@@ -63,11 +64,13 @@ def sandbox_args(
     links: Iterable[tuple[str, str]] = (),
     status_fd: int,
     gate_fd: int,
+    filter_fd: int | None = None,
 ) -> tuple[str, ...]:
     """The options of one sandbox, without the program and its arguments.
 
     `links` are further (target, path) symbolic links, all below `PRIVATE_DIR`. The sandbox tells
     its state on `status_fd` as JSON documents and waits on `gate_fd` before it runs anything.
+    `filter_fd` holds a seccomp filter.
     """
     args = [
         "--unshare-user",
@@ -89,7 +92,7 @@ def sandbox_args(
     size = ["--size", str(policy.memory_mb * _MIB)] if policy.memory_mb is not None else []
     args += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", _SHM]
     # Before the binds, which may lie below /tmp.
-    args += [*size, "--perms", "1777", "--tmpfs", _TMP]
+    args += [*size, "--perms", "1777", "--tmpfs", PRIVATE_TMP]
     for path in mounts.read_only:
         if path != "/":
             args += ["--ro-bind-try", path, path]
@@ -103,7 +106,12 @@ def sandbox_args(
         args += ["--ro-bind-fd", str(pinned.fd), pinned.path]
     for target, path in links:
         args += ["--symlink", target, path]
-    args += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", _TMP]
+    # A program that root runs is root to the kernel's own switches below /proc/sys, which have no
+    # other guard: writing one would be an effect on the host, up to running code there.
+    args += ["--remount-ro", "/proc"]
+    args += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", PRIVATE_TMP]
+    if filter_fd is not None:
+        args += ["--seccomp", str(filter_fd)]
     for name, value in env.items():
         args += ["--setenv", name, value]
     args += ["--json-status-fd", str(status_fd), "--block-fd", str(gate_fd)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from transports.policy import ExecPolicy, is_below
 from transports.program import PinnedProgram
-from transports.sandbox import PRIVATE_DIR, Mounts, PinnedFile
+from transports.sandbox import PRIVATE_DIR, PRIVATE_TMP, Mounts, PinnedFile
 
 __all__ = ["Neighbours", "ProgramView", "host_mounts", "program_view"]
 
@@ -72,7 +72,7 @@ def host_mounts(policy: ExecPolicy, roots: tuple[str, ...]) -> Mounts:
     binds: list[str] = []
     links: list[tuple[str, str]] = []
     for path in wanted:
-        if any(is_below(path, kept) for kept in binds):
+        if any(is_below(path, kept) and not _is_covered(path, kept) for kept in binds):
             continue
         target = _link_target(path)
         if target is not None and any(
@@ -108,6 +108,11 @@ def program_view(
     if directory_name:
         links += _mirror(neighbours.names(above), above, PRIVATE_DIR, directory_name)
     return ProgramView(f"{home}/{name}", PinnedFile(program.fd, f"{home}/{name}", copy), links)
+
+
+def _is_covered(path: str, bound: str) -> bool:
+    """Whether the sandbox's own `/tmp` hides what the bind of `bound` would show at `path`."""
+    return is_below(path, PRIVATE_TMP) and not is_below(bound, PRIVATE_TMP)
 
 
 def _mirror(

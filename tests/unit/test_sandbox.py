@@ -96,8 +96,12 @@ def test_the_sandbox_is_closed_in_every_respect() -> None:
         assert f"--unshare-{kind}" in args
     for option in ("--new-session", "--die-with-parent", "--clearenv"):
         assert option in args
-    for pair in (("--cap-drop", "ALL"), ("--remount-ro", "/"), ("--remount-ro", "/dev")):
-        assert has(args, *pair)
+    assert has(args, "--cap-drop", "ALL")
+    for mount in ("/", "/dev", "/proc"):
+        assert has(args, "--remount-ro", mount)
+    assert "--seccomp" not in args
+    filtered = sandbox_args(ExecPolicy(), Mounts(), {}, status_fd=8, gate_fd=9, filter_fd=7)
+    assert has(filtered, "--seccomp", "7")
 
 
 def test_nothing_is_bound_that_was_not_named() -> None:
@@ -140,6 +144,12 @@ def test_paths_inside_others_are_not_bound_again(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     policy = ExecPolicy(read_only_paths=(f"{tmp_path}/a/b", f"{tmp_path}/a"))
     assert host_mounts(policy, (f"{tmp_path}/a/b",)).read_only == (f"{tmp_path}/a",)
+
+
+def test_the_private_tmp_hides_no_path_that_is_named_below_it() -> None:
+    for named in ((), ("/",), ("/", "/tmp")):
+        mounts = host_mounts(ExecPolicy(read_only_paths=named), ("/tmp/prefix",))
+        assert ("/tmp/prefix" in mounts.read_only) == ("/tmp" not in named)
 
 
 def test_a_link_into_another_path_becomes_the_same_link(tmp_path: Path) -> None:
