@@ -6,6 +6,7 @@ The tables are in `sqlite_schema`. Reading and writing events is left to `sqlite
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,9 @@ __all__ = ["BUSY_TIMEOUT_MS", "Place", "connect", "has_wal_reset_bug", "prepare"
 
 BUSY_TIMEOUT_MS: Final = 10_000
 """How long a writer waits for another process's commit before it gives up as `store_busy`."""
+
+_CREATION_S: Final = 0.5
+_CREATION_POLL_S: Final = 0.005
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -205,7 +209,13 @@ def _open_for_reading(place: Place) -> tuple[Place, apsw.Connection]:
 
 def _format_or_close(connection: apsw.Connection, name: str) -> int | None:
     try:
-        return file_format(connection, name)
+        found = file_format(connection, name)
+        deadline = time.monotonic() + _CREATION_S
+        while found is None and time.monotonic() < deadline:
+            # A new store's file is empty for a moment: its maker is about to fill it.
+            time.sleep(_CREATION_POLL_S)
+            found = file_format(connection, name)
+        return found
     except BaseException:
         connection.close()
         raise

@@ -54,6 +54,13 @@ CREATE TABLE artifacts (
 _TABLES: Final[Mapping[str, str]] = {"runs": _RUNS, "events": _EVENTS, "artifacts": _ARTIFACTS}
 
 
+_MARKS = """
+SELECT (SELECT application_id FROM pragma_application_id),
+       (SELECT count(*) FROM sqlite_schema),
+       (SELECT user_version FROM pragma_user_version)
+"""
+
+
 def file_format(connection: apsw.Connection, path: str) -> int | None:
     """The format of the file, or None for an empty one.
 
@@ -61,13 +68,12 @@ def file_format(connection: apsw.Connection, path: str) -> int | None:
         StorageFailure: `store_not_mfm` for another application's database,
             `unsupported_format` for what a newer version wrote.
     """
-    application_id = connection.pragma("application_id")
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    # One statement sees one state of the file, also while another process makes the tables.
+    application_id, tables, found = connection.execute(_MARKS).get
     if application_id == 0 and tables == 0:
         return None
     if application_id != APPLICATION_ID:
         raise refused("store_not_mfm", path)
-    found = int(connection.pragma("user_version"))
     if found > FORMAT:
         info = error_info(
             "unsupported_format",
@@ -76,7 +82,7 @@ def file_format(connection: apsw.Connection, path: str) -> int | None:
             supported=FORMAT,
         )
         raise StorageFailure(StorageError(Other=info))
-    return found
+    return int(found)
 
 
 def create(connection: apsw.Connection) -> None:

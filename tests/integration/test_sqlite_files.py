@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import apsw
@@ -312,3 +313,26 @@ async def test_a_migration_that_is_killed_is_done_again_or_was_done(path: Path) 
         connection.close()
         assert ("running_hash" in columns) == (version == FORMAT)
     await check_migrated(path, runs)
+
+
+def test_readers_that_race_the_maker_of_a_store_find_it_whole_or_absent(tmp_path: Path) -> None:
+    """An empty or half-seen file must never be taken for somebody else's."""
+    found: list[str] = []
+
+    def read(path: Path, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                open_sqlite_store(path, create=False, read_only=True).close()
+            except StorageFailure as failure:
+                found.append(str(failure.info.code))
+
+    for number in range(10):
+        path, stop = tmp_path / f"{number}.sqlite", threading.Event()
+        readers = [threading.Thread(target=read, args=(path, stop)) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        open_sqlite_store(path).close()
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert set(found) <= {"store_unavailable"}
