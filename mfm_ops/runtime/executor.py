@@ -221,7 +221,7 @@ class Engine:
             **env.driver.to_json(),
             "plan_digest": str(plan_digest(env.plan)),
             "build": self._build.model_dump(mode="json"),
-            "policy": None if policy_id is None else str(policy_id),
+            "policy_digest": None if policy_id is None else str(policy_id),
         }
         env.io.writer.add_domain(DomainEvent(name=EVENT_DRIVER, payload=mark))
         try:

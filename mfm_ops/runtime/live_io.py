@@ -226,9 +226,7 @@ class LiveIo:
             raise
         meta: dict[str, Json] = _safe_meta(reply)
         meta.update(transport=call.namespace, request_id=str(request_id))
-        if self._run.policy_id is not None:
-            meta["policy"] = str(self._run.policy_id)
-        await self._bind(BoundFact(key, payload_id, request_id, meta))
+        await self._bind(BoundFact(key, payload_id, request_id, self._under_policy(meta)))
         return payload, payload_id
 
     async def _refuse(self, key: FactKey, request_id: ArtifactId, refused: Refused) -> None:
@@ -256,8 +254,15 @@ class LiveIo:
                 raise _conflict("fact_payload_conflict", key)
             return payload_id
         await self._run.persister.trusted(ArtifactKind.FactPayload, payload)
-        await self._bind(BoundFact(key, payload_id, None, {"source": source}))
+        meta = self._under_policy({"source": source})
+        await self._bind(BoundFact(key, payload_id, None, meta))
         return payload_id
+
+    def _under_policy(self, meta: dict[str, Json]) -> dict[str, Json]:
+        """Every fact says under which policy it came to be."""
+        if self._run.policy_id is not None:
+            meta["policy_digest"] = str(self._run.policy_id)
+        return meta
 
     async def _bind(self, fact: BoundFact) -> None:
         """Bind, and make it durable, past a cancellation; a failed append leaves the key free."""

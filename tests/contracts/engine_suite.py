@@ -146,9 +146,9 @@ class EngineSuite:
         result = await bench.start(plan)
         mark = (await bench.history(result.run_id)).drivers[0]
         assert mark["plan_digest"] == plan_digest(plan)
-        assert mark["policy"] == bench.engine().policy_id
+        assert mark["policy_digest"] == bench.engine().policy_id
         assert {"driver_id", "host", "pid", "started", "boot_id", "pid_ns", "build"} <= set(mark)
-        policy_id = ArtifactId(str(mark["policy"]))
+        policy_id = ArtifactId(str(mark["policy_digest"]))
         assert await bench.store.get(policy_id) == b'{"sandbox":"off"}'
 
     async def test_manifest_and_initial_context_are_stored(self, bench: Bench) -> None:

@@ -94,7 +94,7 @@ async def test_a_facts_meta_names_transport_request_and_policy(bench: IoBench) -
         "duration_ms": 5,
         "transport": "test.sub",
         "request_id": artifact_id_for_json({"namespace": "test.sub", "request": "?"}),
-        "policy": policy,
+        "policy_digest": policy,
     }
 
 
