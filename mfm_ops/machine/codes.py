@@ -82,7 +82,7 @@ _CONTRACT: tuple[_Row, ...] = (
      "Names that begin with `mfm.` or `child_run_`, and `fact_recorded`, are the engine's."),
     ("event_invalid", "RunError.Other", _PARSING, False, "name pointer reason",
      "An event's payload must have a canonical JSON form: no floats, no huge integers."),
-    ("secrets_detected", "by the place", _UNKNOWN, False, "pointer rule",
+    ("secrets_detected", "by the place", _PARSING, False, "pointer rule",
      "A value that looks like a secret was about to be stored; pass secrets by reference."),
     ("error_redacted", "StateError", _UNKNOWN, False, "",
      "The error's own message held something that looks like a secret."),
