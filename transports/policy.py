@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from mfm_ops.machine.canonical import Json
 
-__all__ = ["ExecPolicy", "NIX_STORE", "SandboxKind", "is_below"]
+__all__ = ["ExecPolicy", "NIX_STORE", "SandboxKind", "is_below", "is_utf8"]
 
 SandboxKind = Literal["bubblewrap", "off"]
 
@@ -85,9 +85,20 @@ def _require_kind(kind: str) -> None:
         raise ValueError("sandbox must be 'bubblewrap' or 'off'")
 
 
+def is_utf8(path: str) -> bool:
+    """Whether `path`, as Python decoded it, can be written down: JSON has nothing for the rest."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _clean(field: str, path: str) -> str:
     if "\0" in path or not path.startswith("/"):
         raise ValueError(f"{field} must hold absolute paths")
+    if not is_utf8(path):
+        raise ValueError(f"{field} must hold paths in UTF-8")
     clean = "/" + path.strip("/")
     # normpath would quietly turn "/a/../etc" into "/etc": say what you mean instead.
     if posixpath.normpath(clean) != clean:

@@ -5,7 +5,7 @@ sandbox then shows at which path is `view`'s.
 """
 
 # Plain calls of os: pathlib knows no descriptors, and costs where this is called often.
-# ruff: noqa: PTH115, PTH116, PTH120
+# ruff: noqa: PTH115, PTH116, PTH120, PTH123
 
 import hashlib
 import os
@@ -18,12 +18,12 @@ from anyio import to_thread
 
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import TransportFailure
-from transports.policy import NIX_STORE, ExecPolicy, is_below
+from transports.magic import ELF_MAGIC, HEAD_BYTES, is_native, script_interpreter
+from transports.policy import NIX_STORE, ExecPolicy, is_below, is_utf8
 
 __all__ = ["DigestCache", "PinnedProgram", "pin_program"]
 
-# The kernel reads this much of a `#!` line, and follows this many of them.
-_SHEBANG_BYTES = 256
+# The kernel follows this many `#!` lines.
 _MAX_INTERPRETERS = 4
 
 # Below this a digest costs less than handing it to a thread.
@@ -71,8 +71,8 @@ def pin_program(path: str, policy: ExecPolicy) -> PinnedProgram:
 
     Raises:
         TransportFailure: exec_program_missing, exec_program_not_allowed (details.reason
-            `outside_prefixes` or `interpreter`), exec_program_not_executable, exec_spawn_failed
-            (details.reason `exec_format`).
+            `outside_prefixes`, `interpreter` or `not_utf8`), exec_program_not_executable,
+            exec_spawn_failed (details.reason `exec_format`).
     """
     fd, resolved = _open_resolved(path)
     try:
@@ -88,7 +88,7 @@ def pin_program(path: str, policy: ExecPolicy) -> PinnedProgram:
         roots = [root]
         head = _read_head(fd)
         if head is not None:
-            roots += _interpreter_roots(head, resolved, policy)
+            roots += _interpreter_roots(head, info.st_size, resolved, policy)
             # O_NONBLOCK is of no effect on the regular file that this was checked to be.
             readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
             os.close(fd)
@@ -169,7 +169,14 @@ def _open_resolved(path: str) -> tuple[int, str]:
         except (OSError, ValueError):
             raise _failure("exec_program_missing", "there is no such program") from None
         resolved = os.readlink(f"/proc/self/fd/{fd}")
-        if not resolved.endswith(" (deleted)"):
+        if not is_utf8(resolved):
+            os.close(fd)
+            raise _failure(
+                "exec_program_not_allowed",
+                "the program lies at a path that is not UTF-8, which no record can hold",
+                reason="not_utf8",
+            )
+        if not resolved.endswith(" (deleted)") or _is_at(resolved, fd):
             return fd, resolved
         # Replaced between the open and the readlink: what lies there now is what counts.
         os.close(fd)
@@ -178,6 +185,14 @@ def _open_resolved(path: str) -> tuple[int, str]:
         "the program was replaced each time it was looked at",
         reason="replaced",
     )
+
+
+def _is_at(path: str, fd: int) -> bool:
+    """Whether `path` is the opened file's name, and not the kernel's remark on one."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except OSError:
+        return False
 
 
 def _owner(path: str, roots: tuple[str, ...]) -> str | None:
@@ -204,33 +219,39 @@ def _read_head(fd: int) -> bytes | None:
     except PermissionError:
         return None
     try:
-        return os.pread(readable, _SHEBANG_BYTES, 0)
+        return os.pread(readable, HEAD_BYTES, 0)
     finally:
         os.close(readable)
 
 
-def _interpreter_roots(head: bytes, path: str, policy: ExecPolicy) -> list[str]:
+def _interpreter_roots(head: bytes, size: int, path: str, policy: ExecPolicy) -> list[str]:
     """The roots that hold the interpreters that `head` leads to; none for a native program."""
     roots: list[str] = []
     for _ in range(_MAX_INTERPRETERS):
-        if head.startswith(b"\x7fELF"):
+        if head.startswith(ELF_MAGIC) and _is_native(head, size):
             return roots
-        if not head.startswith(b"#!"):
-            # execvp would hand it to a shell that nobody named.
+        interpreter = script_interpreter(head) if head.startswith(b"#!") else None
+        if interpreter is None:
             raise _failure(
                 "exec_spawn_failed",
                 "the program is neither a native executable nor a script with a #! line",
                 reason="exec_format",
                 program_path=path,
             )
-        words = head[2:].split(b"\n", 1)[0].split()
-        interpreter = os.fsdecode(words[0]) if words else ""
-        owner, head = _check_interpreter(interpreter, policy)
+        owner, head, size = _check_interpreter(os.fsdecode(interpreter), policy)
         roots.append(owner)
+        if not head:
+            return roots
     raise _interpreter_failure()
 
 
-def _check_interpreter(interpreter: str, policy: ExecPolicy) -> tuple[str, bytes]:
+def _is_native(head: bytes, size: int) -> bool:
+    with open("/proc/self/exe", "rb") as own:
+        return is_native(head, size, own.read(HEAD_BYTES))
+
+
+def _check_interpreter(interpreter: str, policy: ExecPolicy) -> tuple[str, bytes, int]:
+    """Its root, head and size; no head where it may be run but not read, as native ones may."""
     if not interpreter.startswith("/"):
         raise _interpreter_failure()
     try:
@@ -241,10 +262,8 @@ def _check_interpreter(interpreter: str, policy: ExecPolicy) -> tuple[str, bytes
         owner = _owner(resolved, policy.allow_prefixes + policy.read_only_paths)
         if owner is None:
             raise _interpreter_failure()
-        _require_executable(fd, resolved)
-        head = _read_head(fd)
-        # Execute-only: nothing but a native program can be.
-        return owner, b"\x7fELF" if head is None else head
+        info = _require_executable(fd, resolved)
+        return owner, _read_head(fd) or b"", info.st_size
     finally:
         os.close(fd)
 

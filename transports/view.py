@@ -9,7 +9,7 @@ The command that comes of it is `sandbox`'s, the checks were `program`'s.
 import os
 from dataclasses import dataclass
 
-from transports.policy import ExecPolicy, is_below
+from transports.policy import ExecPolicy, is_below, is_utf8
 from transports.program import PinnedProgram
 from transports.sandbox import PRIVATE_DIR, PRIVATE_TMP, Mounts, PinnedFile
 
@@ -51,7 +51,8 @@ class Neighbours:
             known = self._known.get(directory)
             if known is not None and known[0] == stamp:
                 return known[1]
-            names = tuple(sorted(os.listdir(directory)))
+            # Others cannot be named in the sandbox's options, nor asked for by any request.
+            names = tuple(sorted(name for name in os.listdir(directory) if is_utf8(name)))
         except OSError:
             return ()
         if len(names) > _MAX_NEIGHBOURS:
@@ -124,6 +125,7 @@ def _mirror(
 
 def _link_target(path: str) -> str | None:
     try:
-        return os.readlink(path)
+        target = os.readlink(path)
     except OSError:
         return None
+    return target if is_utf8(target) else None

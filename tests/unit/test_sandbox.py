@@ -25,6 +25,9 @@ from transports.view import Neighbours, host_mounts, program_view
 
 NETWORK = "--unshare-net"
 
+# The beginning of a program that the kernel has taken.
+NATIVE = Path("/proc/self/exe").read_bytes()[:4096]
+
 
 def args_of(policy: ExecPolicy, mounts: Mounts | None = None, **env: str) -> tuple[str, ...]:
     return sandbox_args(policy, mounts or Mounts(), env, status_fd=8, gate_fd=9)
@@ -228,19 +231,19 @@ def test_large_and_unreadable_programs_are_bound_where_that_can_be(
 
 def test_a_pinned_program_stays_itself_when_its_path_is_replaced(tmp_path: Path) -> None:
     program = tmp_path / "p"
-    program.write_bytes(b"\x7fELF one")
+    program.write_bytes(NATIVE + b"one")
     program.chmod(0o755)
     with pin_program(str(program), ExecPolicy(allow_prefixes=(str(tmp_path),))) as opened:
         other = tmp_path / "other"
-        other.write_bytes(b"\x7fELF two")
+        other.write_bytes(NATIVE + b"two")
         other.rename(program)
-        assert os.pread(opened.fd, 100, 0) == b"\x7fELF one"
+        assert os.pread(opened.fd, 3, len(NATIVE)) == b"one"
         assert not opened.changed()
 
 
 def test_a_prefix_may_be_one_program(tmp_path: Path) -> None:
     program = tmp_path / "p"
-    program.write_bytes(b"\x7fELF")
+    program.write_bytes(NATIVE)
     program.chmod(0o755)
     with pin_program(str(program), ExecPolicy(allow_prefixes=(str(program),))) as opened:
         assert opened.roots == (str(program),)
