@@ -71,7 +71,7 @@ class ChildResult:
     limit: str | None
     stdout: bytes
     stderr: bytes
-    cpu_s: int
+    cpu_s: float
     peak_memory_bytes: int | None
     duration_ms: int
     clean: bool

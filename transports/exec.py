@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from mfm_ops.machine.canonical import Json, json_pointer
+from mfm_ops.machine.canonical import CanonicalError, Json, json_pointer
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import TransportFailure
 from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.transport import LiveIoEnv, TransportReply
+from transports.outcome import masked_pointer
 from transports.policy import ExecPolicy
 from transports.runner import IDEMPOTENCY_VARIABLE, ProgramCall, ProgramRunner
 
@@ -85,14 +86,22 @@ def parse_request(request: Json) -> RunProgramV1:
         reason = error["type"]
         if reason == "value_error":
             reason = str(error["ctx"]["error"])
-        raise TransportFailure(
-            error_info(
-                "exec_request_invalid",
-                "the request is not a valid run_program_v1",
-                pointer=json_pointer(parts)[:_MAX_POINTER_CHARS],
-                reason=reason,
-            )
-        ) from None
+        raise _invalid(json_pointer(parts), reason) from None
+
+
+def _invalid(pointer: str, reason: str) -> TransportFailure:
+    # Names that are not the form's own were made by the caller, and errors quote no request.
+    field, *inner = pointer[1:].split("/", 1)
+    known = field if field in RunProgramV1.model_fields else "*"
+    place = f"/{known}" + (masked_pointer(f"/{inner[0]}") if inner else "") if pointer else ""
+    return TransportFailure(
+        error_info(
+            "exec_request_invalid",
+            "the request is not a valid run_program_v1",
+            pointer=place[:_MAX_POINTER_CHARS],
+            reason=reason,
+        )
+    )
 
 
 class ExecTransport:
@@ -109,18 +118,22 @@ class ExecTransport:
             TransportFailure: an `exec_*` code; see the catalogue of errors.
         """
         request = parse_request(call.request)
-        return await self._runner.run(
-            ProgramCall(
-                program_path=request.program_path,
-                argv=tuple(request.argv),
-                stdin_json=request.stdin_json,
-                timeout_ms=request.timeout_ms,
-                env=request.env,
-                numbers=request.numbers,
-            ),
-            side_effects=self._env.side_effects,
-            idempotency_key=self._env.idempotency_key,
+        program = ProgramCall(
+            program_path=request.program_path,
+            argv=tuple(request.argv),
+            stdin_json=request.stdin_json,
+            timeout_ms=request.timeout_ms,
+            env=request.env,
+            numbers=request.numbers,
         )
+        try:
+            return await self._runner.run(
+                program,
+                side_effects=self._env.side_effects,
+                idempotency_key=self._env.idempotency_key,
+            )
+        except CanonicalError as exc:
+            raise _invalid(f"/stdin_json{exc.pointer}", exc.code) from None
 
 
 class ExecFactory:

@@ -21,6 +21,7 @@ __all__ = [
     "exceeded_limit",
     "failure",
     "limit_mechanisms",
+    "masked_pointer",
     "not_started",
     "parse_response",
     "require_success",
@@ -37,6 +38,8 @@ _SPAWN_REASONS: Final = MappingProxyType(
         errno.EACCES: "permission",
     }
 )
+# As many as the elements that a mebibyte can hold.
+_MAX_INDEX_DIGITS: Final = 8
 _NOT_JSON: Final = frozenset({"json_bom", "json_not_finite", "json_not_utf8", "json_syntax"})
 
 
@@ -95,11 +98,11 @@ def exceeded_limit(result: ChildResult, held: str | None, policy: ExecPolicy) ->
         return None
     if result.signal == signal.SIGXFSZ:
         return "file_size"
-    if result.signal == signal.SIGXCPU:
-        return "cpu"
-    # One that ignores SIGXCPU is killed at the hard limit, a second later.
-    if result.signal == signal.SIGKILL and policy.cpu_s and result.cpu_s >= policy.cpu_s:
-        return "cpu"
+    # A program can also return 128 + n by itself, or send itself the signal: it has used up at
+    # least half of its time by the last sample if the kernel ended it. One that ignores SIGXCPU is
+    # killed at the hard limit, a second later.
+    if result.signal in (signal.SIGXCPU, signal.SIGKILL) and policy.cpu_s:
+        return "cpu" if result.cpu_s >= policy.cpu_s / 2 else held
     return held
 
 
@@ -169,9 +172,21 @@ def parse_response(
             "exec_stdout_not_canonical",
             "the program printed JSON that has no canonical form",
             reason=exc.code,
-            pointer=exc.pointer,
+            pointer=masked_pointer(exc.pointer),
             **where,
         ) from None
+
+
+def masked_pointer(pointer: str) -> str:
+    """`pointer` with its indices alone: an object's keys are text of whoever wrote the document.
+
+    >>> masked_pointer("/prices/3/eur")
+    '/*/3/*'
+    """
+    return "".join(
+        f"/{part}" if part.isascii() and part.isdigit() and len(part) < _MAX_INDEX_DIGITS else "/*"
+        for part in pointer.split("/")[1:]
+    )
 
 
 def limit_mechanisms(policy: ExecPolicy, held: str) -> dict[str, Json]:

@@ -105,6 +105,7 @@ class ProgramRunner:
 
         Raises:
             TransportFailure: one of the `exec_*` codes, `exec_request_invalid` excepted.
+            CanonicalError: the input has no canonical form.
         """
         deadline = asyncio.get_running_loop().time() + call.timeout_ms / 1000
         if self.policy.may_have_effects and side_effects is not SideEffectKind.ApplySideEffect:

@@ -26,7 +26,7 @@ class TreeUsage:
     pids: tuple[int, ...]
     tasks: int
     memory_bytes: int
-    max_cpu_s: int
+    max_cpu_s: float
 
 
 def descendants(root: int, limit: int = 1_000_000) -> list[int]:
@@ -54,7 +54,7 @@ def tree_usage(root: int, limit: int = 1_000_000) -> TreeUsage:
         tasks += int(fields[17])
         rss_pages += int(fields[21])
         max_ticks = max(max_ticks, int(fields[11]) + int(fields[12]))
-    return TreeUsage(tuple(pids), tasks, rss_pages * _PAGE_BYTES, max_ticks // _TICKS_PER_S)
+    return TreeUsage(tuple(pids), tasks, rss_pages * _PAGE_BYTES, max_ticks / _TICKS_PER_S)
 
 
 def proportional_memory(usage: TreeUsage) -> int:

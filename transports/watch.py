@@ -31,7 +31,7 @@ class Watch:
     """Samples the tree below `root` until stopped; `on_limit` is called once, with the name.
 
     `peak_memory_bytes` is the largest sample, None before the first. `cpu_s` is the CPU time of
-    the busiest process, in whole seconds.
+    the busiest process, in seconds.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Watch:
         self._samples = 0
         self._timer: asyncio.TimerHandle | None = None
         self.peak_memory_bytes: int | None = None
-        self.cpu_s = 0
+        self.cpu_s = 0.0
 
     def start(self) -> None:
         """Sample from now on."""
