@@ -25,7 +25,7 @@ Grade = Literal["ok", "warning", "failed", "absent"]
 
 _LIBRARIES: Final = (
     *("anyio", "apsw", "click", "orjson", "psutil"),
-    *("pycryptodome", "pydantic", "rfc8785", "structlog"),
+    *("pydantic", "rfc8785", "structlog"),
 )
 _NIX_TIMEOUT_S: Final = 10.0
 

@@ -5,9 +5,8 @@ are ever persisted. Deciding which code applies is left to whoever meets the fai
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.errors import ErrorCategory, ErrorInfo
@@ -16,8 +15,7 @@ from mfm_ops.machine.ids import ErrorCode
 __all__ = ["CATALOGUE", "CodeRow", "error_info", "hint_for"]
 
 
-@dataclass(frozen=True, slots=True)
-class CodeRow:
+class CodeRow(NamedTuple):
     """What a code means to those who handle it; `hint` says what to do next."""
 
     code: str

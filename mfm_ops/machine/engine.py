@@ -1,8 +1,7 @@
 """What starts and resumes runs (seed: engine). The engine itself is `runtime.executor`."""
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mfm_ops.machine.config import RunConfig, RunManifest
 from mfm_ops.machine.context import DynContext
@@ -31,8 +30,7 @@ class RunResult(Wire):
     final_snapshot_id: ArtifactId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StartRun:
+class StartRun(NamedTuple):
     """All that a new run needs (seed: engine::StartRun).
 
     `run_id` is ours: a caller with a run key derives it; None takes a random one.
@@ -46,8 +44,7 @@ class StartRun:
     run_id: RunId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(NamedTuple):
     """The stores that a run lives in (seed: engine::Stores)."""
 
     events: EventStore

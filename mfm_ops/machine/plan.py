@@ -5,8 +5,7 @@ Shaping a graph from ops is left to `sdk.planner`, choosing what runs next to
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import ConfigDict, Field
 
@@ -52,24 +51,21 @@ class DependencyEdge(Wire):
         return cls(**{"from": upstream, "to": downstream})
 
 
-@dataclass(frozen=True, slots=True)
-class StateNode:
+class StateNode(NamedTuple):
     """A planned state and what executes it (seed: plan::StateNode)."""
 
     id: StateId
     state: State
 
 
-@dataclass(frozen=True, slots=True)
-class StateGraph:
+class StateGraph(NamedTuple):
     """States and the edges between them (seed: plan::StateGraph)."""
 
     states: Sequence[StateNode]
     edges: Sequence[DependencyEdge]
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionPlan:
+class ExecutionPlan(NamedTuple):
     """What the engine executes, exactly as given (seed: plan::ExecutionPlan)."""
 
     op_id: OpId

@@ -4,7 +4,7 @@ Pure detection: no IO, no configuration.  Who scans what, and what happens to a 
 the one who persists.  Source: the contract, section 9.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -23,8 +23,7 @@ __all__ = [
 REDACTED_MESSAGE = "The message was withheld because it seems to hold a secret."
 
 
-@dataclass(frozen=True, slots=True)
-class SecretFinding:
+class SecretFinding(NamedTuple):
     """Where a secret stands and which rule says so; nothing of the secret itself.
 
     `pointer` is an RFC 6901 pointer into the scanned value. For a secret in an object's key it

@@ -5,8 +5,7 @@ name it. How a store keeps its promises is left to `storage`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.events import EventEnvelope
@@ -23,8 +22,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class RunHead:
+class RunHead(NamedTuple):
     """The last event of a run: its sequence number and the running hash up to it.
 
     An empty stream has `seq` 0 and `running_hash` "" (the contract, section 4).
@@ -105,8 +103,7 @@ class StagingArtifactStore(ArtifactStore, Protocol):
         """The largest artifact that `stage` takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunListing:
+class RunListing(NamedTuple):
     """One line of a run list, newest insertion first."""
 
     run_id: RunId

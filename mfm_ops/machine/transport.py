@@ -5,8 +5,8 @@ what others build on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.config import RunConfig
@@ -18,8 +18,7 @@ from mfm_ops.machine.meta import SideEffectKind
 __all__ = ["LiveIoEnv", "LiveIoTransport", "LiveIoTransportFactory", "TransportReply"]
 
 
-@dataclass(frozen=True, slots=True)
-class LiveIoEnv:
+class LiveIoEnv(NamedTuple):
     """On whose behalf a transport works: one attempt of one state of one run.
 
     `idempotency_key` is set when the state declares one; a transport hands it to the far side.
@@ -36,8 +35,7 @@ class LiveIoEnv:
     idempotency_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TransportReply:
+class TransportReply(NamedTuple):
     """What came back: the response that becomes the fact, and what is worth knowing about it.
 
     `meta` is persisted with the fact and takes no part in its identity: durations are welcome,
@@ -45,7 +43,7 @@ class TransportReply:
     """
 
     response: Json
-    meta: Mapping[str, Json] = field(default_factory=dict)
+    meta: Mapping[str, Json] = MappingProxyType({})
 
 
 class LiveIoTransport(Protocol):

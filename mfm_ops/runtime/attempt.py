@@ -6,7 +6,7 @@ Whether there is another attempt, and what the run does next, is left to `execut
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import canonical_json_bytes
@@ -44,15 +44,13 @@ RECORDER_CODES = frozenset({"event_name_reserved", "event_invalid", "secrets_det
 OWN_FAILURES = (StateFailure, IoFailure, ContextFailure, TransportFailure, Refused)
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """The attempt succeeded; its end is durable."""
 
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(NamedTuple):
     """The attempt failed; its end is buffered, so that what follows may share its append."""
 
     error: StateError

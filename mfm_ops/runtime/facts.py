@@ -1,7 +1,7 @@
 """Which facts a run has: key to recorded payload."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.ids import ArtifactId, FactKey
@@ -9,8 +9,7 @@ from mfm_ops.machine.ids import ArtifactId, FactKey
 __all__ = ["BoundFact", "FactIndex"]
 
 
-@dataclass(frozen=True, slots=True)
-class BoundFact:
+class BoundFact(NamedTuple):
     """A recorded fact; `request_id` is None for values that no transport returned."""
 
     key: FactKey

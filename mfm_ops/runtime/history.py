@@ -7,7 +7,7 @@ else. Deciding what to do next is left to `executor`.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import cast
+from typing import NamedTuple, cast
 
 from mfm_ops.machine import events as ev
 from mfm_ops.machine.canonical import Json
@@ -51,8 +51,7 @@ class StateRecord:
     ended_seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """An effect that was announced: whose, under which fact key, with which request."""
 
     state_id: StateId | None

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Sources"]
 
@@ -12,8 +12,7 @@ def _now_millis() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(NamedTuple):
     """`now_millis()`: milliseconds since the epoch; `random_bytes(n)`: n random bytes."""
 
     now_millis: Callable[[], int] = _now_millis

@@ -5,7 +5,7 @@ What a single attempt does is left to `attempt`, which context a state starts fr
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import anyio
 
@@ -49,8 +49,7 @@ class StateFailedForGood(Exception):
     """A state failed and will not be tried again; its end is buffered or durable."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriveEnv:
+class DriveEnv(NamedTuple):
     """Everything that one driver's work on one run needs; `history` is None for a new run."""
 
     stores: Stores

@@ -7,9 +7,8 @@ a usable git the commit is read from the files. What goes into a manifest is lef
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mfm_ops.sdk.files import read_regular
 
@@ -51,8 +50,7 @@ _LOCAL_FILTERS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(NamedTuple):
     """A working tree: its top, its own git directory, and the one that its refs are shared in."""
 
     top: Path
@@ -60,8 +58,7 @@ class Repository:
     common_dir: Path
 
 
-@dataclass(frozen=True, slots=True)
-class GitState:
+class GitState(NamedTuple):
     """The commit, None before the first; `dirty` is None where git could not be asked.
 
     Untracked files make nothing dirty, as in `git describe --dirty` and in Nix.

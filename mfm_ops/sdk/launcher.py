@@ -5,9 +5,8 @@ Planning is left to `planner`, scanning and storing to `runtime.persist`, runnin
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import Json, artifact_id_for_json
@@ -85,8 +84,7 @@ def default_run_config() -> RunConfig:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedRun:
+class PreparedRun(NamedTuple):
     """A run that could start: its manifest, the manifest's id, and its plan."""
 
     manifest: RunManifest

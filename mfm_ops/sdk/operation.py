@@ -5,7 +5,7 @@ Namespacing of context keys, wiring of ports and edges between steps are left to
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,8 +56,7 @@ class PathOption:
 ConfigT = TypeVar("ConfigT", bound=OpConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class OpIo:
+class OpIo(NamedTuple):
     """An op's ports: the keys that it takes from earlier steps, and the ones that it offers.
 
     Port keys are id segments. A state reads an import and writes an export under the bare port

@@ -5,9 +5,9 @@ How an op's states see the context is left to `scope`, running the plan to the e
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from types import MappingProxyType
+from typing import NamedTuple
 
 from mfm_ops.machine.canonical import (
     CanonicalError,
@@ -78,8 +78,7 @@ class OpRegistry(Mapping[OpId, AnyOperation]):
         return len(self._ops)
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     spec: PipelineStep
     op_path: OpPath
     op: AnyOperation

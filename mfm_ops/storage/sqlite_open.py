@@ -7,9 +7,8 @@ The tables are in `sqlite_schema`. Reading and writing events is left to `sqlite
 import errno
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -33,8 +32,7 @@ _CREATION_POLL_S: Final = 0.005
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a store is and how it may be used.
 
     `path` is the real one; `name` is what the user called it and what errors show. An `immutable`

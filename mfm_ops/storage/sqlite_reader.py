@@ -6,7 +6,7 @@ Blocks briefly; long reads are cut into pieces by `sqlite`. What a row must be i
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -47,8 +47,7 @@ _ARTIFACT_IDS: Final = (
 _AFTER: Final = "g"
 
 
-@dataclass(frozen=True, slots=True)
-class ArtifactRow:
+class ArtifactRow(NamedTuple):
     """What the table says of an artifact; `body` is None when it lies in a file."""
 
     kind: str

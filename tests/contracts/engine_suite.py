@@ -483,8 +483,7 @@ class EngineSuite:
         self, bench: Bench, broken: dict[str, Any], code: str, details: Json
     ) -> None:
         good = start_of(chain_of(state()), run_id=RunId.random())
-        fields = {name: getattr(good, name) for name in StartRun.__dataclass_fields__}
-        info = await refused(bench, StartRun(**{**fields, **broken}))
+        info = await refused(bench, good._replace(**broken))
         assert info.code == code
         if details is not None:
             assert info.details == details
