@@ -42,7 +42,7 @@ class Everything(Operation[EverythingConfig]):
 
 
 RESERVED = frozenset({"--run-key"})
-CWD = Path("/work/dir")
+CWD = Path("/somewhere/dir")
 
 
 def parse(*arguments: str) -> EverythingConfig:
@@ -87,7 +87,7 @@ def test_every_kind_of_field_has_its_way_of_being_written() -> None:
         labels={"k": "v=w", "l": ""},
         payload={"a": [1]},
         numbers=[1, 2],
-        place="/work/dir/file",
+        place="/somewhere/dir/file",
         limit=-4,
         run_key="own",
     )
