@@ -15,6 +15,7 @@ import orjson
 
 from transports.bubblewrap import Bubblewrap
 from transports.child import Command
+from transports.leash import Leash
 from transports.policy import ExecPolicy
 from transports.program import PinnedProgram
 from transports.sandbox import (
@@ -68,6 +69,7 @@ def sandboxed_command(
     env: Mapping[str, str],
     *,
     neighbours: Neighbours,
+    leash: Leash | None = None,
 ) -> Iterator[MakeCommand]:
     """The command that runs `program` in the sandbox; valid inside the `with` block.
 
@@ -76,7 +78,7 @@ def sandboxed_command(
     """
     view = program_view(program, neighbours, bind_fd_supported=bubblewrap.bind_fd)
     mounts = host_mounts(policy, program.roots)
-    with sandbox_command(bubblewrap, policy, mounts, view, argv=argv, env=env) as make:
+    with sandbox_command(bubblewrap, policy, mounts, view, argv=argv, env=env, leash=leash) as make:
         yield make
 
 
@@ -89,6 +91,7 @@ def sandbox_command(
     *,
     argv: Sequence[str],
     env: Mapping[str, str],
+    leash: Leash | None = None,
 ) -> Iterator[MakeCommand]:
     """As `sandboxed_command`, for a view that the caller made."""
     refused = filter_program(os.uname().machine, network=policy.network)
@@ -107,12 +110,17 @@ def sandbox_command(
                 gate_fd=gate_fd,
                 filter_fd=None if refused is None else filter_fd,
             )
-            command = launcher_argv(bubblewrap.path, options, view.path, argv)
+            held = None if leash is None else (leash.mark, leash.fd)
+            command = launcher_argv(bubblewrap.path, options, view.path, argv, held)
             if len(args) + len(command) > MAX_ARGUMENTS:
                 raise TooManyArgumentsError
             _fill(options, encode_args(args))
-            pinned = () if view.pinned is None else (view.pinned.fd,)
-            return Command(command, (options, filter_fd, *pinned), "init")
+            fds = [options, filter_fd]
+            if view.pinned is not None:
+                fds.append(view.pinned.fd)
+            if leash is not None:
+                fds.append(leash.fd)
+            return Command(command, tuple(fds), "init")
 
         yield make
 

@@ -27,6 +27,7 @@ __all__ = [
     "require_success",
     "sandbox_unavailable",
     "spawn_failure",
+    "too_slow",
     "was_replaced",
 ]
 
@@ -69,6 +70,13 @@ def sandbox_unavailable(reason: str, message: str | None = None) -> TransportFai
         "setup_failed": "bubblewrap could not set the sandbox up: check the policy's paths",
     }
     return failure("exec_sandbox_unavailable", message or texts[reason], reason=reason)
+
+
+def too_slow(timeout_ms: int, where: Mapping[str, Json]) -> TransportFailure:
+    """exec_timeout, for a call that did not end in time."""
+    return failure(
+        "exec_timeout", "the program did not end in time", timeout_ms=timeout_ms, **where
+    )
 
 
 def was_replaced(result: ChildResult) -> bool:
@@ -132,9 +140,7 @@ def require_success(
             **where,
         )
     if ending == "timeout":
-        raise failure(
-            "exec_timeout", "the program did not end in time", timeout_ms=timeout_ms, **where
-        )
+        raise too_slow(timeout_ms, where)
     if ending in ("stdout_too_large", "stderr_too_large"):
         stream = "output" if ending == "stdout_too_large" else "error"
         raise failure(

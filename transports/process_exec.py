@@ -11,16 +11,15 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 import anyio
-import orjson
 
 from transports.child import ChildResult, ChildSpec, Ending
-from transports.streams import BoundedReader, Feeder
-from transports.tree import descendants
+from transports.descriptors import Descriptors
+from transports.streams import BoundedReader, Feeder, parse_status
+from transports.tree import hunt, kill_below
 from transports.watch import Watch
 
 __all__ = ["run_child"]
@@ -28,7 +27,7 @@ __all__ = ["run_child"]
 # How long a launcher may take to report its init, or to follow it into death, before everything
 # that is its is killed; and how long a killed tree may take to die before we stop waiting. A
 # process in an uninterruptible system call dies when the kernel lets it.
-_INSIST_S = 3.0
+_INSIST_S = 0.7
 _DEATH_S = 10.0
 
 
@@ -72,8 +71,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
         self._began = time.monotonic()
-        self._open: set[int] = set()
-        self._heard: set[int] = set()
+        self._fds = Descriptors(self._loop, self._fail)
         self._timers: list[asyncio.TimerHandle] = []
         self._ending: Ending | None = None
         self._limit: str | None = None
@@ -88,13 +86,13 @@ class _Run:
         """Spawn the launcher and begin to listen."""
         spec = self._spec
         stdin, feed = os.pipe2(os.O_CLOEXEC)
-        self._open.add(stdin)
+        self._fds.keep(stdin)
         os.set_blocking(feed, False)
         self._feeder = Feeder(self._loop, feed, spec.stdin, lambda: self.end("stdin_failed"))
-        stdout, stdout_end = self._pipe()
-        stderr, stderr_end = self._pipe()
-        self._status, status_end = self._pipe()
-        gate_end, self._gate = self._pipe()
+        stdout, stdout_end = self._fds.pipe()
+        stderr, stderr_end = self._fds.pipe()
+        self._status, status_end = self._fds.pipe()
+        gate_end, self._gate = self._fds.pipe()
         command = spec.command(status_end, gate_end)
         self._kill_by = command.kill_by
         self._popen = subprocess.Popen(
@@ -108,20 +106,29 @@ class _Run:
             # A terminal's Ctrl-C is ours to answer, in our order.
             start_new_session=True,
         )
-        for fd in (stdin, stdout_end, stderr_end, status_end, gate_end):
-            self._close(fd)
+        try:
+            self._attend(stdout, stderr, (stdin, stdout_end, stderr_end, status_end, gate_end))
+        except BaseException:
+            # Its gate opens when we let go of it.
+            kill_below(self._popen.pid)
+            self._popen.wait()
+            raise
+
+    def _attend(self, stdout: int, stderr: int, not_ours: tuple[int, ...]) -> None:
+        spec = self._spec
+        for fd in not_ours:
+            self._fds.close(fd)
         self._stdout = BoundedReader(stdout, spec.max_stdout_bytes)
         self._stderr = BoundedReader(stderr, spec.max_stderr_bytes, spec.stderr_sink)
-        self._launcher = os.pidfd_open(self._popen.pid)
-        self._open.add(self._launcher)
-        self._listen(self._launcher, self._on_launcher_gone)
+        self._launcher = self._fds.keep(os.pidfd_open(self._popen.pid))
+        self._fds.listen(self._launcher, self._on_launcher_gone)
         for fd, callback in (
             (self._status, self._on_status),
             (stdout, self._on_stdout),
             (stderr, self._on_stderr),
         ):
             os.set_blocking(fd, False)
-            self._listen(fd, callback)
+            self._fds.listen(fd, callback)
         self._timers.append(self._loop.call_at(spec.deadline, self.end, "timeout"))
 
     def end(self, ending: Ending) -> None:
@@ -164,8 +171,7 @@ class _Run:
             self._watch.stop()
         if hasattr(self, "_feeder"):
             self._feeder.close()
-        for fd in tuple(self._open):
-            self._close(fd)
+        self._fds.close_all()
 
     # What happens, in the order in which it commonly does.
 
@@ -175,11 +181,16 @@ class _Run:
         except BlockingIOError:
             return
         if not chunk:
-            self._unlisten(self._status)
+            self._fds.unlisten(self._status)
             return
         *lines, self._status_tail = (self._status_tail + chunk).split(b"\n")
         for line in lines:
-            document = orjson.loads(line)
+            document = parse_status(line)
+            if document is None:
+                # No launcher that we know: nothing tells what it is about to do.
+                self.end("not_started")
+                self._insist()
+                return
             self._told.update(document)
             if "child-pid" in document:
                 self._on_init(document["child-pid"])
@@ -195,8 +206,11 @@ class _Run:
             init = self._init = os.pidfd_open(pid)
         except ProcessLookupError:
             return
-        self._open.add(init)
-        self._listen(init, self._on_init_gone)
+        except OSError:
+            self.end("not_started")
+            self._insist()
+            return
+        self._fds.listen(self._fds.keep(init), self._on_init_gone)
         if self._killing:
             self._kill()
             return
@@ -227,7 +241,7 @@ class _Run:
 
     def _read(self, reader: BoundedReader, too_large: Ending) -> None:
         if not reader.read_some():
-            self._unlisten(reader.fd)
+            self._fds.unlisten(reader.fd)
         if reader.overflowed:
             self.end(too_large)
 
@@ -238,24 +252,36 @@ class _Run:
     def _on_init_gone(self) -> None:
         # With the init of a PID namespace the kernel has reaped all that was in it.
         self._init_gone = True
-        self._unlisten(self._init)
+        self._fds.unlisten(self._init)
         self._check_finished()
 
     def _on_launcher_gone(self) -> None:
         self._launcher_gone = True
-        self._unlisten(self._launcher)
+        self._fds.unlisten(self._launcher)
         self._popen.wait()
         # Its last words: a quick program's whole story may still lie in the pipe.
         self._on_status()
         if not self._killing:
             self.end("exited" if self._popen.returncode < 0 else "not_started")
+        if self._kill_by == "gate" and self._popen.returncode < 0:
+            # The supervisor's tree is nobody's now: what was seen of it has to do.
+            seen = () if self._watch is None else self._watch.pids
+            hunt({*seen, *self._seen_program()})
         self._check_finished()
+
+    def _seen_program(self) -> tuple[int, ...]:
+        pid = self._told.get("program-pid")
+        return () if pid is None else (pid,)
 
     def _check_finished(self) -> None:
         if self.finished.done() or not self._launcher_gone:
             return
         if self._init is not None and not self._init_gone:
             return
+        if self._init is not None:
+            # Its launcher leaves it to PID 1 or a subreaper, and that may be us.
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._init, os.WEXITED | os.WNOHANG)
         # All writers are dead: what is in the pipes now is all there will ever be.
         self._stdout.drain()
         self._stderr.drain()
@@ -272,13 +298,16 @@ class _Run:
         if self._watch is not None:
             self._watch.stop()
         for reader in (self._stdout, self._stderr):
-            self._unlisten(reader.fd)
+            self._fds.unlisten(reader.fd)
 
     def _kill(self) -> None:
         if self._kill_by == "gate":
             # Once only: the number may be the init's own descriptor the next time.
             gate, self._gate = self._gate, -1
-            self._close(gate)
+            self._fds.close(gate)
+            # Its program may have stopped it.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._launcher, signal.SIGCONT)
         elif self._init is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init, signal.SIGKILL)
@@ -286,39 +315,21 @@ class _Run:
         # the launcher first would leave an init that nobody knows of, waiting for its parent.
 
     def _insist(self) -> None:
-        for pid in descendants(self._popen.pid):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        if self._launcher_gone:
+            return
         # The supervisor goes on killing for as long as it lives; nobody else could find the tree.
-        if not self._launcher_gone and self._kill_by == "init":
-            signal.pidfd_send_signal(self._launcher, signal.SIGKILL)
+        kill_below(self._popen.pid, itself=self._kill_by == "init")
+        self._timers.append(self._loop.call_later(_INSIST_S, self._insist))
+
+    def _fail(self, error: Exception) -> None:
+        kill_below(self._popen.pid)
+        if not self.finished.done():
+            self.finished.set_exception(error)
 
     def _give_up(self) -> None:
         self._clean = False
         if not self.finished.done():
             self.finished.set_result(None)
-
-    # Descriptors.
-
-    def _pipe(self) -> tuple[int, int]:
-        ends = os.pipe2(os.O_CLOEXEC)
-        self._open.update(ends)
-        return ends
-
-    def _listen(self, fd: int, callback: Callable[[], None]) -> None:
-        self._heard.add(fd)
-        self._loop.add_reader(fd, callback)
-
-    def _unlisten(self, fd: int | None) -> None:
-        if fd in self._heard:
-            self._heard.remove(fd)
-            self._loop.remove_reader(fd)
-
-    def _close(self, fd: int) -> None:
-        if fd in self._open:
-            self._open.remove(fd)
-            self._unlisten(fd)
-            os.close(fd)
 
 
 _SIGNALS: Final = frozenset(int(number) for number in signal.valid_signals())

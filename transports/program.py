@@ -28,6 +28,7 @@ _MAX_INTERPRETERS = 4
 
 # Below this a digest costs less than handing it to a thread.
 _HASH_IN_LOOP_BYTES = 256 * 1024
+_CHUNK_BYTES = 4 * 1024 * 1024
 
 _REOPEN_TRIES = 100
 
@@ -124,25 +125,20 @@ class DigestCache:
         if known is not None:
             self._known.move_to_end(program.stamp)
             return known
-        if program.size <= _HASH_IN_LOOP_BYTES:
-            digest = _hash(program.fd)
-        else:
-            digest = await to_thread.run_sync(_hash, program.fd)
+        hashed, offset = hashlib.sha256(), 0
+        while chunk := os.pread(program.fd, _CHUNK_BYTES, offset):
+            offset += len(chunk)
+            if program.size <= _HASH_IN_LOOP_BYTES:
+                hashed.update(chunk)
+            else:
+                # Between the chunks of a large program the call can be cancelled.
+                await to_thread.run_sync(hashed.update, chunk)
+        digest = hashed.hexdigest()
         if _stamp(os.fstat(program.fd)) == program.stamp:
             self._known[program.stamp] = digest
             while len(self._known) > self._capacity:
                 self._known.popitem(last=False)
         return digest
-
-
-def _hash(fd: int) -> str:
-    # By position: the descriptor's own offset belongs to whoever copies the file.
-    digest = hashlib.sha256()
-    offset = 0
-    while chunk := os.pread(fd, 1024 * 1024, offset):
-        digest.update(chunk)
-        offset += len(chunk)
-    return digest.hexdigest()
 
 
 def _stamp(info: os.stat_result) -> tuple[int, int, int, int, int]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import anyio
 from anyio import to_thread
 
 from mfm_ops.machine.canonical import Json, canonical_json_bytes
@@ -26,6 +27,7 @@ from transports.launch import (
     rlimits,
     sandboxed_command,
 )
+from transports.leash import Leash
 from transports.outcome import (
     exceeded_limit,
     failure,
@@ -35,11 +37,13 @@ from transports.outcome import (
     require_success,
     sandbox_unavailable,
     spawn_failure,
+    too_slow,
     was_replaced,
 )
 from transports.policy import ExecPolicy
 from transports.process_exec import run_child
 from transports.program import DigestCache, PinnedProgram, pin_program
+from transports.sandbox import MEMORY_PLACES
 from transports.view import Neighbours
 from transports.watch import WatchLimits
 
@@ -69,6 +73,7 @@ class _Means:
 
     bubblewrap: Bubblewrap | None
     domain: Domain | None
+    leash: Leash | None
 
 
 class ProgramRunner:
@@ -90,6 +95,7 @@ class ProgramRunner:
         self._digests = DigestCache()
         self._neighbours = Neighbours()
         self._means: _Means | None = None
+        self._looking = anyio.Lock()
 
     async def run(
         self,
@@ -124,8 +130,10 @@ class ProgramRunner:
         env = dict(call.env)
         if idempotency_key is not None:
             env[IDEMPOTENCY_VARIABLE] = idempotency_key
-        if self._means is None:
-            self._means = await to_thread.run_sync(self._look_around)
+        with anyio.CancelScope(deadline=deadline) as in_time:
+            await self._find_means()
+        if in_time.cancelled_caught:
+            raise too_slow(call.timeout_ms, {})
         for _ in range(_PIN_TRIES):
             with pin_program(call.program_path, self.policy) as program:
                 reply = await self._run_pinned(
@@ -150,7 +158,11 @@ class ProgramRunner:
         transport: str,
     ) -> TransportReply | None:
         """One run of one opened file; None when it was replaced before the sandbox had it."""
-        digest = await self._digests.sha256(program)
+        where = {"program_path": program.resolved}
+        with anyio.CancelScope(deadline=deadline) as in_time:
+            digest = await self._digests.sha256(program)
+        if in_time.cancelled_caught:
+            raise too_slow(call.timeout_ms, where)
         group = self._group()
         try:
             with self._command(program, call.argv, env) as command:
@@ -162,7 +174,6 @@ class ProgramRunner:
         finally:
             if group is not None:
                 group.close()
-        where = {"program_path": program.resolved}
         if result.ending == "not_started":
             if was_replaced(result):
                 return None
@@ -206,7 +217,13 @@ class ProgramRunner:
             deadline=deadline,
             # Without a sandbox the init is our supervisor, which sets them on the program itself.
             rlimits=rlimits(policy) if policy.sandbox == "bubblewrap" else (),
-            watch=WatchLimits(memory, policy.processes) if group is None else WatchLimits(),
+            watch=WatchLimits()
+            if group is not None
+            else WatchLimits(
+                memory,
+                policy.processes,
+                MEMORY_PLACES if policy.sandbox == "bubblewrap" else (),
+            ),
             attach=None if group is None else group.add,
             stderr_sink=self._stderr_sink if policy.pass_stderr else None,
         )
@@ -233,12 +250,34 @@ class ProgramRunner:
             self._means = None
             raise sandbox_unavailable("missing")
         return sandboxed_command(
-            self._means.bubblewrap, self.policy, program, argv, env, neighbours=self._neighbours
+            self._means.bubblewrap,
+            self.policy,
+            program,
+            argv,
+            env,
+            neighbours=self._neighbours,
+            leash=self._means.leash,
         )
+
+    async def _find_means(self) -> None:
+        if self._means is not None:
+            return
+        async with self._looking:
+            if self._means is None:
+                try:
+                    # A bubblewrap that hangs is given up by itself, and must not hold the call.
+                    self._means = await to_thread.run_sync(
+                        self._look_around, abandon_on_cancel=True
+                    )
+                except OSError:
+                    raise spawn_failure("spawn", {}) from None
 
     def _look_around(self) -> _Means:
         wanted = self.policy.sandbox == "bubblewrap"
-        return _Means(find_bubblewrap() if wanted else None, find_domain())
+        bubblewrap = find_bubblewrap() if wanted else None
+        # The guard comes last: a process beside ours would keep us from taking up our cgroup.
+        domain = find_domain()
+        return _Means(bubblewrap, domain, None if bubblewrap is None else Leash())
 
     def _group(self) -> CallGroup | None:
         policy, means = self.policy, self._means

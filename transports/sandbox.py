@@ -11,6 +11,7 @@ from transports.policy import ExecPolicy
 
 __all__ = [
     "MAX_ARGUMENTS",
+    "MEMORY_PLACES",
     "Mounts",
     "PRIVATE_DIR",
     "PRIVATE_TMP",
@@ -26,6 +27,9 @@ PRIVATE_DIR = "/dev/mfm"
 
 # The sandbox's own, in its own mount namespace.
 PRIVATE_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108
+
+# Where a program finds file systems in memory, each as large as the policy's memory limit.
+MEMORY_PLACES = (PRIVATE_TMP, _SHM)
 
 # bubblewrap refuses more than 9000 arguments, those of `--args` included.
 MAX_ARGUMENTS = 9000
@@ -126,6 +130,20 @@ def encode_args(args: Sequence[str]) -> bytes:
     return b"".join(arg.encode() + b"\0" for arg in args)
 
 
-def launcher_argv(bwrap: str, args_fd: int, program: str, argv: Sequence[str]) -> tuple[str, ...]:
-    """The command that is run: options from `args_fd`, then the program and its arguments."""
-    return (bwrap, "--args", str(args_fd), "--", program, *argv)
+def launcher_argv(
+    bwrap: str,
+    args_fd: int,
+    program: str,
+    argv: Sequence[str],
+    leash: tuple[str, int] | None = None,
+) -> tuple[str, ...]:
+    """The command that is run: options from `args_fd`, then the program and its arguments.
+
+    `leash` is a mark that is to be seen in the process list, and a descriptor that the sandbox's
+    init holds open and the program does not get.
+    """
+    held: tuple[str, ...] = ()
+    if leash is not None:
+        # Of no effect on an environment that is empty at first.
+        held = ("--unsetenv", leash[0], "--sync-fd", str(leash[1]))
+    return (bwrap, "--args", str(args_fd), *held, "--", program, *argv)

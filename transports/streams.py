@@ -8,7 +8,9 @@ import asyncio
 import os
 from collections.abc import Callable
 
-__all__ = ["BoundedReader", "Feeder"]
+import orjson
+
+__all__ = ["BoundedReader", "Feeder", "parse_status"]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -96,3 +98,14 @@ class Feeder:
             self._on_failure()
             return
         self.close()
+
+
+def parse_status(line: bytes) -> dict[str, int] | None:
+    """One document of the launcher's, None where it is none."""
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    return {key: value for key, value in document.items() if type(value) is int}

@@ -28,6 +28,7 @@ from typing import Any
 __all__: list[str] = []
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG = 1
 _KILL_ROUNDS = 100_000
 
 
@@ -77,6 +78,7 @@ def _start(spec: dict[str, Any], program_fd: int, failed: int) -> int:
     if pid:
         return pid
     try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
@@ -115,6 +117,7 @@ def main() -> None:
     failure, failed = os.pipe()
     pid = _start(spec, program_fd, failed)
     os.close(failed)
+    tell(**{"program-pid": pid})
     devnull = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(devnull, fd)

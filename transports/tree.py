@@ -8,11 +8,27 @@ serves where the kernel does not list children. What follows from the figures is
 # ruff: noqa: PTH110, PTH123, PTH208
 
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 
-__all__ = ["TreeUsage", "descendants", "proportional_memory", "tree_usage"]
+__all__ = [
+    "TreeUsage",
+    "descendants",
+    "hunt",
+    "kill_below",
+    "memory_files",
+    "proportional_memory",
+    "tree_usage",
+]
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_DEAD = (b"Z", b"X")
+_HUNT_ROUNDS = 100
+# How much the kernel keeps for a file in memory, however empty.
+_INODE_BYTES = 1024
+# An init may keep itself to itself, its program hardly can.
+_LOOKED_INTO = 3
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,16 +56,50 @@ def descendants(root: int, limit: int = 1_000_000) -> list[int]:
     return found
 
 
+def kill_below(root: int, *, itself: bool = True) -> None:
+    """Kill what is below `root` now, and `root`; or let it go on, though it may be stopped."""
+    # Stopped, it starts no other meanwhile.
+    _signal(root, signal.SIGSTOP)
+    for pid in descendants(root):
+        _signal(pid, signal.SIGKILL)
+    _signal(root, signal.SIGKILL if itself else signal.SIGCONT)
+
+
+def hunt(pids: set[int]) -> None:
+    """Kill what is left of a tree whose root is gone: `pids`, their sessions, what is below.
+
+    For want of a root this cannot be sure to find all: a process that nobody saw, in a session of
+    its own, is not found.
+    """
+    sessions = set(pids)
+    for _ in range(_HUNT_ROUNDS):
+        found = set()
+        for name in os.listdir("/proc"):
+            fields = _stat(int(name)) if name.isdigit() else None
+            if fields is None or fields[0] in _DEAD:
+                continue
+            pid, parent, session = int(name), int(fields[1]), int(fields[3])
+            if pid in pids or session in sessions or parent in found:
+                found.add(pid)
+                sessions.add(session)
+        if not found:
+            return
+        for pid in found:
+            _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
 def tree_usage(root: int, limit: int = 1_000_000) -> TreeUsage:
     """What the processes below `root` use; those that end meanwhile are left out."""
     pids = descendants(root, limit)
     tasks = rss_pages = max_ticks = 0
     for pid in pids:
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                # The command's name may hold anything; what follows its last ")" is regular.
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
+        fields = _stat(pid)
+        if fields is None:
             continue
         tasks += int(fields[17])
         rss_pages += int(fields[21])
@@ -57,25 +107,55 @@ def tree_usage(root: int, limit: int = 1_000_000) -> TreeUsage:
     return TreeUsage(tuple(pids), tasks, rss_pages * _PAGE_BYTES, max_ticks / _TICKS_PER_S)
 
 
-def proportional_memory(usage: TreeUsage) -> int:
+def proportional_memory(usage: TreeUsage, files_bytes: int = 0) -> int:
     """The same memory with each shared page counted once, in bytes.
 
-    Dearer to read than the resident sets, so it is asked only when those are over a limit. A
-    process that may not be looked into counts with nothing less than the whole sample.
+    `files_bytes` are those of the tree's own files in memory, which are counted once too where
+    they are mapped. Dearer to read than the resident sets, so it is asked only when those are over
+    a limit. A process that may not be looked into counts with nothing less than the whole sample.
     """
-    total_kb = 0
+    total_kb = mapped_kb = 0
     for pid in usage.pids:
         try:
             with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
                 for line in file:
                     if line.startswith(b"Pss:"):
                         total_kb += int(line.split()[1])
-                        break
+                    elif line.startswith(b"Pss_Shmem:"):
+                        mapped_kb += int(line.split()[1])
         except PermissionError:
-            return usage.memory_bytes
+            return usage.memory_bytes + files_bytes
         except OSError:
             continue
-    return total_kb * 1024
+    return total_kb * 1024 + max(0, files_bytes - mapped_kb * 1024)
+
+
+def memory_files(pids: tuple[int, ...], places: tuple[str, ...], size: int) -> int:
+    """What the files below `places` take, as the tree sees them: file systems of `size` bytes.
+
+    Any other file system that is seen there instead is not the tree's own.
+    """
+    for pid in pids[:_LOOKED_INTO]:
+        try:
+            found = [os.statvfs(f"/proc/{pid}/root{place}") for place in places]
+        except OSError:
+            continue
+        return sum(
+            (fs.f_blocks - fs.f_bfree) * fs.f_frsize + (fs.f_files - fs.f_ffree) * _INODE_BYTES
+            for fs in found
+            if fs.f_blocks * fs.f_frsize == size
+        )
+    return 0
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of a process from its state on; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command's name may hold anything; what follows its last ")" is regular.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
 
 
 def _children(pid: int) -> list[int]:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transports.tree import proportional_memory, tree_usage
+from transports.tree import memory_files, proportional_memory, tree_usage
 
 __all__ = ["Watch", "WatchLimits"]
 
@@ -21,17 +21,21 @@ _FIRST_SAMPLES = 20
 
 @dataclass(frozen=True, slots=True)
 class WatchLimits:
-    """None is no limit. `tasks` counts processes and threads."""
+    """None is no limit. `tasks` counts processes and threads.
+
+    `memory_places` are where the tree has file systems in memory of its own, as large as the limit.
+    """
 
     memory_bytes: int | None = None
     tasks: int | None = None
+    memory_places: tuple[str, ...] = ()
 
 
 class Watch:
     """Samples the tree below `root` until stopped; `on_limit` is called once, with the name.
 
     `peak_memory_bytes` is the largest sample, None before the first. `cpu_s` is the CPU time of
-    the busiest process, in seconds.
+    the busiest process, in seconds. `pids` is the last sample's tree.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self.peak_memory_bytes: int | None = None
         self.cpu_s = 0.0
+        self.pids: tuple[int, ...] = ()
 
     def start(self) -> None:
         """Sample from now on."""
@@ -65,13 +70,17 @@ class Watch:
         self._samples += 1
         limits = self._limits
         usage = tree_usage(self._root, limits.tasks or 1_000_000)
-        memory = usage.memory_bytes
+        self.pids = usage.pids
+        files = 0
+        if limits.memory_bytes is not None and limits.memory_places:
+            files = memory_files(usage.pids, limits.memory_places, limits.memory_bytes)
+        memory = usage.memory_bytes + files
         exceeded = None
         if limits.tasks is not None and usage.tasks > limits.tasks:
             exceeded = "processes"
         elif limits.memory_bytes is not None and memory > limits.memory_bytes:
             # Processes that share pages look larger than they are.
-            memory = proportional_memory(usage)
+            memory = proportional_memory(usage, files)
             if memory > limits.memory_bytes:
                 exceeded = "memory"
         if memory:

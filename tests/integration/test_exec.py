@@ -252,7 +252,8 @@ async def test_files_in_the_private_tmp_are_bounded_by_the_memory_limit(
 ) -> None:
     program = programs.script("fill", "dd if=/dev/zero of=/tmp/x bs=1M count=64 2>/dev/null")
     failure = await programs.failure(program, policy=programs.policy(memory_mb=16))
-    assert code(failure) == "exec_failed"
+    # The disk is full, or the watch was quicker.
+    assert code(failure) in ("exec_failed", "exec_limit_exceeded")
 
 
 async def test_cpu_time_is_limited(programs: Programs, policy: ExecPolicy) -> None:

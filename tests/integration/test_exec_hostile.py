@@ -3,15 +3,21 @@
 # The tests look at small local files while the loop waits for them anyway.
 
 # The tests look at small local files while the loop waits for them anyway.
-# ruff: noqa: ASYNC240
+# ASYNC110: the event to wait for happens in another process.
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC240
 
+import contextlib
 import os
+import resource
 import shutil
 import socket
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from mfm_ops.machine.errors import TransportFailure
@@ -22,6 +28,7 @@ from tests.integration.programs import Programs
 from tests.support import IoBench
 from transports.exec import ExecFactory
 from transports.policy import ExecPolicy
+from transports.runner import ProgramCall, ProgramRunner
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +122,21 @@ print([libc.memfd_create(b"x", 0), libc.shmget(0, 4096, 0o1600), libc.msgget(0, 
 """
     reply = await programs.run(python(programs, body), policy=python_policy(programs))
     assert reply.response == [-1] * 3
+
+
+async def test_files_in_memory_count_as_memory(programs: Programs) -> None:
+    body = "for d in /tmp /dev/shm; do dd if=/dev/zero of=$d/x bs=1M count=40 2>/dev/null; done"
+    program = programs.script("fill", body + "; sleep 1000")
+    failure = await programs.failure(program, policy=programs.policy(memory_mb=64))
+    assert code(failure) == "exec_limit_exceeded"
+    assert failure.info.details["limit"] == "memory"
+
+
+async def test_the_hosts_own_tmp_is_not_the_programs_memory(
+    programs: Programs, tmp_path: Path
+) -> None:
+    policy = programs.policy(memory_mb=16, read_only_paths=(str(tmp_path),))
+    assert (await programs.run(programs.script("one", "sleep 0.1; echo 1"), policy=policy)).response
 
 
 async def test_a_prefix_below_tmp_is_seen_though_the_whole_root_is(programs: Programs) -> None:
@@ -213,3 +235,147 @@ async def test_a_refused_request_is_not_quoted(programs: Programs, change: dict[
         await transport.call(IoCall.model_construct(namespace="exec", request=request))
     assert code(caught.value) == "exec_request_invalid"
     assert "canary" not in caught.value.info.model_dump_json()
+
+
+# What should end, and does.
+
+
+async def test_a_program_that_kills_its_supervisor_dies_too(programs: Programs) -> None:
+    body = "setsid sleep 1000 &\nsleep 0.2; sleep 1000 & kill -9 $PPID; sleep 1000"
+    policy = programs.policy(sandbox="off")
+    assert code(await programs.failure(programs.script("k", body), policy=policy)) == "exec_failed"
+    assert programs.alive() == []
+
+
+async def test_a_program_that_stops_its_supervisor_is_ended(programs: Programs) -> None:
+    body = "setsid sleep 1000 &\nkill -STOP $PPID; sleep 1000"
+    failure = await programs.failure(
+        programs.script("stop", body), policy=programs.policy(sandbox="off"), timeout_ms=300
+    )
+    assert code(failure) == "exec_timeout"
+    assert programs.alive() == []
+
+
+@pytest.mark.parametrize("stop", ["kill -STOP $$", "kill -STOP 0", "kill -STOP -1; kill -STOP $$"])
+async def test_a_stopped_program_is_ended(programs: Programs, stop: str) -> None:
+    failure = await programs.failure(programs.script("stop", stop), timeout_ms=300)
+    assert code(failure) == "exec_timeout"
+    assert programs.alive() == []
+
+
+async def test_a_huge_program_does_not_hold_a_call_past_its_deadline(programs: Programs) -> None:
+    program = programs.bin / "huge"
+    shutil.copy(programs.bin / "busybox", program)
+    os.truncate(program, 64 * 1024 * MIB)
+    assert code(await programs.failure(str(program), timeout_ms=200)) == "exec_timeout"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        "exec sleep 1000",
+        "for f in 3 4 5 6 7 8 9; do echo garbage >&$f; done; exec sleep 1000",
+        "for f in 3 4 5 6 7 8 9; do echo '[1]' >&$f; done; exit 0",
+        "echo 1; exit 0",
+        "kill -9 $$",
+    ],
+)
+async def test_an_odd_launcher_runs_nothing_and_holds_nobody(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, behaviour: str
+) -> None:
+    path = programs.bin.parent / "path"
+    path.mkdir()
+    launcher = programs.script(
+        "bwrap",
+        f'case "$1" in --version) echo bubblewrap 0.8.0; exit;; --help) exit;; esac\n{behaviour}',
+        directory=path,
+    )
+    monkeypatch.setenv("PATH", str(path))
+    program = programs.script("one", "echo 1")
+    failure = await programs.failure(program, timeout_ms=500)
+    assert code(failure) in ("exec_sandbox_unavailable", "exec_timeout", "exec_failed")
+    assert running(launcher) == []
+
+
+async def test_a_bubblewrap_that_does_not_answer_holds_nobody(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = programs.bin.parent / "path"
+    path.mkdir()
+    programs.script("bwrap", "exec sleep 2", directory=path)
+    monkeypatch.setenv("PATH", str(path))
+    assert code(await programs.failure("/one", timeout_ms=100)) == "exec_timeout"
+
+
+async def test_where_descriptors_are_short_nothing_runs_and_nothing_is_left(
+    programs: Programs,
+) -> None:
+    program = programs.script("one", "echo 1")
+    runner = ProgramRunner(programs.policy(), "policy")
+    call = ProgramCall(program)
+    await runner.run(call, side_effects=SideEffectKind.ReadOnlyIo)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    outcomes = set()
+    for limit in range(used - 2, used + 30):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+        try:
+            reply = await runner.run(call, side_effects=SideEffectKind.ReadOnlyIo)
+            outcomes.add(str(reply.response))
+        except TransportFailure as failure:
+            outcomes.add(code(failure))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "1" in outcomes
+    assert outcomes <= {"1", "exec_spawn_failed", "exec_program_missing"}
+    assert running("/dev/mfm/bin/one") == []
+
+
+# Whoever is killed while a program runs.
+
+OWNER = """
+import asyncio, sys
+from mfm_ops.machine.meta import SideEffectKind
+from transports.policy import ExecPolicy
+from transports.runner import ProgramCall, ProgramRunner
+
+async def main(prefix, program):
+    runner = ProgramRunner(ExecPolicy(allow_prefixes=(prefix,)), "policy")
+    call = ProgramCall(f"{prefix}/true")
+    await runner.run(call, side_effects=SideEffectKind.ReadOnlyIo)
+    print("warm", flush=True)
+    await runner.run(ProgramCall(program), side_effects=SideEffectKind.ReadOnlyIo)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def running(text: str) -> list[int]:
+    """The processes with `text` in their command line, the dead excepted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and text.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+@pytest.mark.parametrize("microseconds", range(0, 12_000, 800))
+async def test_nothing_outlives_an_owner_that_is_killed(
+    programs: Programs, microseconds: int
+) -> None:
+    programs.script("true", "echo 1")
+    name = f"long-{programs.marker}"
+    program = programs.script(name, "setsid sleep 1000 & sleep 1000")
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(programs.bin), program], stdout=subprocess.PIPE
+    )
+    with owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"warm\n"
+        # Wherever in the set-up of the sandbox that falls: it must not matter.
+        threading.Event().wait(microseconds / 1e6)
+        owner.kill()
+    with anyio.fail_after(30):
+        while running(name):
+            await anyio.sleep(0.005)
