@@ -1,7 +1,8 @@
 """One sandboxed `exec` call, warm, against `subprocess.run` of the very same bubblewrap command.
 
-usage: exec_call.py [ROUNDS]. Prints JSON; times in microseconds, the ratio is of medians, both
-sides interleaved in one process. The fact's recording is not part of it.
+usage: exec_call.py [ROUNDS]. Prints JSON; times in microseconds, ratios of medians, all sides
+interleaved in one process. `fact` is the call with its fact recorded, durably, in a SQLite store;
+`exec` is the transport alone.
 """
 
 import asyncio
@@ -16,22 +17,60 @@ import tempfile
 import time
 from pathlib import Path
 
+from mfm_ops.machine.config import (
+    BackoffPolicy,
+    ContextCheckpointing,
+    Duration,
+    EventProfile,
+    ExecutionMode,
+    Fixed,
+    IoMode,
+    RetryPolicy,
+    RunConfig,
+)
+from mfm_ops.machine.engine import Stores
+from mfm_ops.machine.ids import ArtifactId, FactKey, RunId, StateId
+from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.meta import SideEffectKind
+from mfm_ops.machine.transport import LiveIoEnv
+from mfm_ops.runtime.facts import FactIndex
+from mfm_ops.runtime.live_io import LiveIo, RunIo
+from mfm_ops.runtime.persist import Persister
+from mfm_ops.runtime.router import Router, TransportRegistry
+from mfm_ops.runtime.sources import Sources
+from mfm_ops.runtime.writer import RunWriter
+from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
 from transports.bubblewrap import Bubblewrap, find_bubblewrap
+from transports.exec import ExecFactory
 from transports.launch import sandboxed_command
+from transports.leash import Leash
 from transports.policy import ExecPolicy
 from transports.program import pin_program
-from transports.runner import ProgramCall, ProgramRunner
+from transports.runner import ProgramCall
 from transports.view import Neighbours
 
 WARM_UP = 5
 
+CONFIG = RunConfig(
+    io_mode=IoMode.Live,
+    retry_policy=RetryPolicy(
+        max_attempts=1, backoff=BackoffPolicy(Fixed=Fixed(delay=Duration.from_millis(0)))
+    ),
+    event_profile=EventProfile.Normal,
+    execution_mode=ExecutionMode.Sequential,
+    context_checkpointing=ContextCheckpointing.AfterEveryState,
+    replay_missing_fact_retryable=False,
+    skip_tags=(),
+)
 
-def plain(bubblewrap: Bubblewrap, policy: ExecPolicy, program: str) -> float:
+
+def plain(bubblewrap: Bubblewrap, policy: ExecPolicy, program: str, leash: Leash) -> float:
     """The same command run by the standard library, its gate open from the beginning; seconds."""
     with (
         pin_program(program, policy) as pinned,
-        sandboxed_command(bubblewrap, policy, pinned, (), {}, neighbours=Neighbours()) as make,
+        sandboxed_command(
+            bubblewrap, policy, pinned, (), {}, neighbours=Neighbours(), leash=leash
+        ) as make,
     ):
         status_read, status = os.pipe()
         gate, gate_write = os.pipe()
@@ -53,31 +92,70 @@ def plain(bubblewrap: Bubblewrap, policy: ExecPolicy, program: str) -> float:
     return took
 
 
-async def main(rounds: int) -> None:
+def live_io(store: SqliteStore, factory: ExecFactory) -> LiveIo:
+    """The IO of one state of a run in `store`."""
+    run_id = RunId.random()
+    env = LiveIoEnv(
+        stores=Stores(events=store, artifacts=store),
+        run_id=run_id,
+        state_id=StateId("bench.main.run"),
+        attempt=0,
+        side_effects=SideEffectKind.ReadOnlyIo,
+        run_config=CONFIG,
+        manifest_id=ArtifactId("a" * 64),
+    )
+    sources = Sources()
+    run = RunIo(
+        facts=FactIndex(),
+        persister=Persister(store),
+        writer=RunWriter(store, run_id, 0, now_millis=sources.now_millis),
+        sources=sources,
+        policy_id=ArtifactId("a" * 64),
+    )
+    return LiveIo(run, Router(TransportRegistry([factory]), env), env)
+
+
+async def measure(directory: Path, rounds: int) -> dict[str, list[float]]:
     bubblewrap = find_bubblewrap()
     assert bubblewrap is not None
-    times: dict[str, list[float]] = {"exec": [], "subprocess_run": []}
-    with tempfile.TemporaryDirectory() as directory:
-        # A directory of the usual shape: what lies beside a program's directory is linked as well.
-        program = Path(directory) / "bin" / "cat"
-        program.parent.mkdir()
-        shutil.copy(shutil.which("busybox") or "", program)
-        policy = ExecPolicy(allow_prefixes=(directory,))
-        runner = ProgramRunner(policy, "policy")
-        call = ProgramCall(str(program), stdin_json=1)
-        for _ in range(WARM_UP + rounds):
+    leash = Leash()
+    # A directory of the usual shape: what lies beside a program's directory is linked as well.
+    program = directory / "bin" / "cat"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("busybox") or "", program)
+    policy = ExecPolicy(allow_prefixes=(str(directory),))
+    factory = ExecFactory(policy, "a" * 64)
+    call = ProgramCall(str(program), stdin_json=1)
+    request = {"kind": "run_program_v1", "program_path": str(program), "stdin_json": 1}
+    times: dict[str, list[float]] = {"fact": [], "exec": [], "subprocess_run": []}
+    async with open_sqlite_store(directory / "store.sqlite") as store:
+        io = live_io(store, factory)
+        for number in range(WARM_UP + rounds):
             began = time.perf_counter()
-            await runner.run(call, side_effects=SideEffectKind.ReadOnlyIo)
+            await io.call(
+                IoCall(namespace="exec", request=request, fact_key=FactKey(f"call-{number}"))
+            )
+            times["fact"].append(time.perf_counter() - began)
+            began = time.perf_counter()
+            await factory.runner.run(call, side_effects=SideEffectKind.ReadOnlyIo)
             times["exec"].append(time.perf_counter() - began)
-            times["subprocess_run"].append(plain(bubblewrap, policy, str(program)))
-    medians = {name: statistics.median(all_[WARM_UP:]) for name, all_ in times.items()}
+            times["subprocess_run"].append(plain(bubblewrap, policy, str(program), leash))
+    return {name: all_[WARM_UP:] for name, all_ in times.items()}
+
+
+async def main(rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        times = await measure(Path(directory), rounds)
+    medians = {name: statistics.median(all_) for name, all_ in times.items()}
+    base = medians["subprocess_run"]
     print(
         json.dumps(
             {
                 "benchmark": "exec_call",
                 "rounds": rounds,
                 "median_us": {name: round(value * 1e6) for name, value in medians.items()},
-                "ratio": round(medians["exec"] / medians["subprocess_run"], 3),
+                "ratio": round(medians["fact"] / base, 3),
+                "ratio_without_fact": round(medians["exec"] / base, 3),
                 "python": platform.python_version(),
                 "kernel": platform.release(),
             }
