@@ -12,6 +12,7 @@ import os
 import stat
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 from anyio import to_thread
@@ -117,14 +118,15 @@ class DigestCache:
         self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
         self._capacity = capacity
 
-    async def sha256(self, program: PinnedProgram) -> str | None:
-        """The hex digest of `program`; None where it may be run but not read."""
-        if not program.readable:
-            return None
+    def known(self, program: PinnedProgram) -> str | None:
+        """The remembered hex digest of `program`, if there is one."""
         known = self._known.get(program.stamp)
         if known is not None:
             self._known.move_to_end(program.stamp)
-            return known
+        return known
+
+    async def sha256(self, program: PinnedProgram) -> str:
+        """The hex digest of `program`, which must be readable."""
         hashed, offset = hashlib.sha256(), 0
         while chunk := os.pread(program.fd, _CHUNK_BYTES, offset):
             offset += len(chunk)
@@ -242,8 +244,13 @@ def _interpreter_roots(head: bytes, size: int, path: str, policy: ExecPolicy) ->
 
 
 def _is_native(head: bytes, size: int) -> bool:
+    return is_native(head, size, _own_head())
+
+
+@cache
+def _own_head() -> bytes:
     with open("/proc/self/exe", "rb") as own:
-        return is_native(head, size, own.read(HEAD_BYTES))
+        return own.read(HEAD_BYTES)
 
 
 def _check_interpreter(interpreter: str, policy: ExecPolicy) -> tuple[str, bytes, int]:

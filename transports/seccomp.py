@@ -9,6 +9,7 @@ import errno
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Final
 
@@ -104,6 +105,7 @@ _MACHINES: Final = MappingProxyType(
 _Step = tuple[int, int, int, int]
 
 
+@cache
 def filter_program(machine: str, *, network: bool) -> bytes | None:
     """The filter for `machine` (as `uname -m` says) as an array of `struct sock_filter`.
 
