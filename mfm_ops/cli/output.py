@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, TextIO
 
 from mfm_ops.machine.canonical import Json
+from mfm_ops.sdk.columns import columns, fitted
 
 __all__ = [
     "Painter",
@@ -125,11 +126,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, width: int |
     nothing.
     """
     cells = [list(headers), *([escape(cell) for cell in row] for row in rows)]
-    widths = [max(_columns(row[i]) for row in cells) for i in range(len(headers))]
+    widths = [max(columns(row[i]) for row in cells) for i in range(len(headers))]
     if width is not None:
         widths = _fit(widths, width - 2 * (len(widths) - 1))
     return [
-        "  ".join(_pad(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip()
+        "  ".join(fitted(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
 
@@ -143,27 +144,6 @@ def _fit(widths: list[int], room: int) -> list[int]:
             break
         fitted[widest] -= 1
     return fitted
-
-
-def _pad(cell: str, size: int) -> str:
-    length = _columns(cell)
-    if length <= size:
-        return cell + " " * (size - length)
-    kept = cell
-    while kept and _columns(kept) > size - 1:
-        kept = kept[:-1]
-    return kept + "…" + " " * (size - 1 - _columns(kept))
-
-
-def _columns(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
-    )
 
 
 class Painter:

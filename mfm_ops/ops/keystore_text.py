@@ -3,11 +3,11 @@
 Texts come with everything escaped that a terminal could obey; that is the transport's care.
 """
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from mfm_ops.machine.canonical import Json
+from mfm_ops.sdk.columns import columns, fitted
 
 __all__ = ["MAX_NOTED_WARNINGS", "keystore_table", "notes"]
 
@@ -68,15 +68,15 @@ def keystore_table(entries: Sequence[Mapping[str, Json]], width: int) -> str:
     if not entries:
         return ""
     labels = [_text(entry["label"]) for entry in entries]
-    label_width = max(_columns(text) for text in ("LABEL", *labels))
+    label_width = max(columns(text) for text in ("LABEL", *labels))
     for layout in _LAYOUTS:
-        columns = [_column(entries, key, shorten) for key, shorten in layout if key in entries[0]]
-        room = width - sum(len(_GAP) + _columns(column[0]) for column in columns)
+        shown = [_column(entries, key, shorten) for key, shorten in layout if key in entries[0]]
+        room = width - sum(len(_GAP) + columns(column[0]) for column in shown)
         if room >= min(label_width, _LABEL_WIDTH):
             break
     label_width = min(label_width, max(room, _MIN_LABEL_WIDTH))
-    first = [_cut(text, label_width) for text in ("LABEL", *labels)]
-    return "\n".join(_GAP.join(cells).rstrip() for cells in zip(first, *columns, strict=True))
+    first = [fitted(text, label_width) for text in ("LABEL", *labels)]
+    return "\n".join(_GAP.join(cells).rstrip() for cells in zip(first, *shown, strict=True))
 
 
 def notes(warnings: Sequence[Mapping[str, Json]], hint: Json) -> list[str]:
@@ -97,26 +97,3 @@ def _column(entries: Sequence[Mapping[str, Json]], key: str, shorten: _Shorten) 
     cells = [key.upper(), *(_ABSENT if value is None else shorten(str(value)) for value in values)]
     widest = max(len(cell) for cell in cells)
     return [cell.ljust(widest) for cell in cells]
-
-
-def _cut(text: str, width: int) -> str:
-    """`text` in exactly `width` columns, the cut marked."""
-    used = _columns(text)
-    if used <= width:
-        return text + " " * (width - used)
-    kept = ""
-    for char in text:
-        if _columns(kept + char) > width - 1:
-            break
-        kept += char
-    return kept + "…" + " " * (width - 1 - _columns(kept))
-
-
-def _columns(text: str) -> int:
-    """What `text` takes on a screen: East Asian characters two columns, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
-        for char in text
-    )
