@@ -1,6 +1,6 @@
 """One attempt of one state, from `StateEntered` to its end.
 
-Whether there is another attempt, and what the run does next, is left to `executor`.
+Whether there is another attempt, and what the run does next, is left to `walk`.
 """
 
 import contextlib

@@ -9,7 +9,7 @@ import anyio
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.engine import RunPhase, RunResult
-from mfm_ops.machine.errors import ContextFailure, RunError, RunFailure, StorageFailure
+from mfm_ops.machine.errors import ContextFailure, RunFailure, StorageFailure
 from mfm_ops.machine.events import (
     EVENT_CONTEXT_CONFLICT,
     EVENT_DRIVER_STOPPED,
@@ -39,7 +39,8 @@ async def drive(env: DriveEnv) -> RunResult:
     and the driver says that it stopped where the store lets it.
 
     Raises:
-        RunFailure: `Storage` when the store fails; `run_fenced`.
+        StorageFailure: the store failed.
+        RunFailure: `run_fenced`.
     """
     try:
         async with anyio.create_task_group() as tasks:
@@ -53,8 +54,6 @@ async def drive(env: DriveEnv) -> RunResult:
         cause = _first_cause(error)
         if not isinstance(cause, RunFailure) or cause.info.code != "run_fenced":
             await _farewell(env)
-        if isinstance(cause, StorageFailure):
-            raise RunFailure(RunError(Storage=cause.error)) from cause
         if cause is error:
             raise
         raise cause from None

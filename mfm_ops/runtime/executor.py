@@ -109,7 +109,7 @@ class Engine:
                 )
             )
         )
-        await self._mark(env)
+        await self._mark(env, plan_digest(run.plan))
         return await drive(env)
 
     async def _resume(self, stores: Stores, run_id: RunId, *, take_over: bool) -> RunResult:
@@ -123,8 +123,9 @@ class Engine:
         manifest = await _load_manifest(persister, history.manifest_id)
         plan = self._build_plan(manifest)
         _validate_plan(plan)
+        digest = plan_digest(plan)
         recorded = history.drivers[0].get("plan_digest") if history.drivers else None
-        if recorded is not None and recorded != plan_digest(plan):
+        if recorded is not None and recorded != digest:
             raise _run_failure(
                 "plan_changed", "the op expands to another plan now", run_id=run_id, field="plan"
             )
@@ -141,7 +142,7 @@ class Engine:
                 history=history,
             )
             try:
-                await self._mark(env)
+                await self._mark(env, digest)
                 break
             except RunFailure as failure:
                 if not take_over or not tries_left or failure.info.code != "run_busy":
@@ -180,6 +181,8 @@ class Engine:
         source = None
         if config.replay_of is not None:
             source = fold(config.replay_of, await stores.events.read_range(config.replay_of, 1))
+        # What a replay is told, its source was told; a live run remembers what it was told itself.
+        told = source if config.io_mode is IoMode.Replay else history
         writer = RunWriter(
             stores.events,
             run_id,
@@ -188,7 +191,7 @@ class Engine:
             observer=self._observer,
         )
         io = RunIo(
-            facts=FactIndex(history.facts.values() if history else ()),
+            facts=FactIndex(told.facts.values() if told else ()),
             persister=Persister(stores.artifacts),
             writer=writer,
             sources=self._sources,
@@ -208,7 +211,7 @@ class Engine:
             replay_source=source,
         )
 
-    async def _mark(self, env: DriveEnv) -> None:
+    async def _mark(self, env: DriveEnv, digest: ArtifactId) -> None:
         """Say who drives now, which fences all others.
 
         Raises:
@@ -219,7 +222,7 @@ class Engine:
             await env.io.persister.trusted(POLICY_KIND, self._policy)
         mark: dict[str, Json] = {
             **env.driver.to_json(),
-            "plan_digest": str(plan_digest(env.plan)),
+            "plan_digest": str(digest),
             "build": self._build.model_dump(mode="json"),
             "policy_digest": None if policy_id is None else str(policy_id),
         }

@@ -11,7 +11,6 @@ from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import (
     CanonicalError,
     Json,
-    artifact_id_for_bytes,
     canonical_json_bytes,
     parse_canonical,
 )
@@ -65,15 +64,15 @@ def scanned_canonical_bytes(value: Json, invalid_code: str, *, depth: int = 0) -
     return data
 
 
-def refuse_secrets(data: bytes, at: str = "") -> None:
-    """Raise `Refused` when canonical JSON `data` holds a secret; `at` is put before its pointer."""
+def refuse_secrets(data: bytes) -> None:
+    """Raise `Refused` when canonical JSON `data` holds a secret."""
     finding = find_secret_in_canonical(data)
     if finding is not None:
         raise Refused(
             error_info(
                 "secrets_detected",
                 "a value that looks like a secret was not stored",
-                pointer=at + finding.pointer,
+                pointer=finding.pointer,
                 rule=finding.rule,
             )
         )
@@ -157,8 +156,3 @@ class Persister:
     async def load_bytes(self, artifact_id: ArtifactId) -> bytes:
         """The bytes of a stored artifact."""
         return await self._artifacts.get(artifact_id)
-
-    @staticmethod
-    def id_of(data: bytes) -> ArtifactId:
-        """The id that `data` will have."""
-        return artifact_id_for_bytes(data)

@@ -30,7 +30,6 @@ from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.attempt import Completed, run_attempt, skip_state
 from mfm_ops.runtime.context import Delta, Snapshot
 from mfm_ops.runtime.driver import DriverIdentity
-from mfm_ops.runtime.facts import FactIndex
 from mfm_ops.runtime.history import ORPHANED, RunHistory, StateRecord, StateStatus
 from mfm_ops.runtime.live_io import LiveIo, OutcomeUnrecordable, RunIo
 from mfm_ops.runtime.redact import safe_error
@@ -286,7 +285,7 @@ class Walk:
         assert source is not None, "the engine refuses a replay without a source"
         recorded = source.states.get(state_id)
         return ReplayIo(
-            FactIndex(source.facts.values()),
+            env.io.facts,
             env.io.persister,
             live_env,
             source_run_id=source.run_id,
