@@ -1,6 +1,7 @@
 """How a state's domain events get into the stream: checked, filtered by profile, buffered."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import orjson
 
@@ -11,9 +12,17 @@ from mfm_ops.machine.events import DomainEvent, is_engine_owned
 from mfm_ops.machine.ids import StateId
 from mfm_ops.runtime.persist import DEPTH_OF_PAYLOAD, Refused, scanned_canonical_bytes
 from mfm_ops.runtime.profile import keeps
-from mfm_ops.runtime.writer import RunWriter
 
-__all__ = ["AttemptRecorder"]
+__all__ = ["AttemptRecorder", "DomainSink"]
+
+
+class DomainSink(Protocol):
+    """Where an attempt's domain events go: the run's writer, or a replay's list."""
+
+    def add_domain(
+        self, event: DomainEvent, state_id: StateId | None = None, attempt: int | None = None
+    ) -> None:
+        """Take an event that was checked."""
 
 
 class AttemptRecorder:
@@ -23,7 +32,7 @@ class AttemptRecorder:
     """
 
     def __init__(
-        self, writer: RunWriter, profile: EventProfile, state_id: StateId, attempt: int
+        self, writer: DomainSink, profile: EventProfile, state_id: StateId, attempt: int
     ) -> None:
         self._writer = writer
         self._profile = profile

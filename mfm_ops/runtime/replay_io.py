@@ -1,6 +1,6 @@
 """IO from recorded facts alone: no transport is ever made (the contract, section 6)."""
 
-from typing import cast
+from typing import Protocol, cast
 
 from mfm_ops.machine.canonical import Json, artifact_id_for_bytes
 from mfm_ops.machine.codes import error_info
@@ -9,11 +9,18 @@ from mfm_ops.machine.ids import ArtifactId, FactKey, RunId
 from mfm_ops.machine.io import IoCall, IoResult
 from mfm_ops.machine.meta import SideEffectKind
 from mfm_ops.machine.transport import LiveIoEnv
-from mfm_ops.runtime.facts import BoundFact, FactIndex
-from mfm_ops.runtime.live_io import ambient_key, default_key, request_bytes
+from mfm_ops.runtime.facts import BoundFact
+from mfm_ops.runtime.live_io import MAX_RANDOM_BYTES, ambient_key, default_key, request_bytes
 from mfm_ops.runtime.persist import Persister, Refused, scanned_canonical_bytes
 
-__all__ = ["ReplayIo"]
+__all__ = ["RecordedFacts", "ReplayIo"]
+
+
+class RecordedFacts(Protocol):
+    """Where the recorded answers are: a run's `FactIndex`, or what one attempt could see of it."""
+
+    def get(self, key: FactKey) -> BoundFact | None:
+        """The fact that answers whoever asks under `key`, if there is one."""
 
 
 class ReplayIo:
@@ -25,7 +32,7 @@ class ReplayIo:
 
     def __init__(
         self,
-        facts: FactIndex,
+        facts: RecordedFacts,
         persister: Persister,
         env: LiveIoEnv,
         *,
@@ -97,6 +104,9 @@ class ReplayIo:
 
     async def random_bytes(self, n: int) -> bytes:
         """The bytes that the recorded attempt got."""
+        # Refused before it is counted, as it was live: what comes after keeps its ordinal.
+        if not 0 <= n <= MAX_RANDOM_BYTES:
+            raise IoFailure(IoError(Other=error_info("io_size_invalid", "not a size to ask for")))
         key = self._next_key("random_bytes")
         data = await self._persister.load_bytes(self._bound(key).payload_id)
         if len(data) != n:
@@ -121,6 +131,11 @@ class ReplayIo:
     def _bound(self, key: FactKey) -> BoundFact:
         bound = self._facts.get(key)
         if bound is None:
+            try:
+                # What could not be a key when it was recorded is refused for that again.
+                scanned_canonical_bytes(str(key), "io_request_invalid")
+            except Refused as refused:
+                raise IoFailure(IoError(Other=refused.info)) from None
             info = error_info("missing_fact", "the fact was never recorded", key=str(key))
             if self._env.run_config.replay_missing_fact_retryable:
                 info = info.model_copy(update={"retryable": True})

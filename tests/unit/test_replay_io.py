@@ -159,6 +159,20 @@ async def test_another_number_of_random_bytes_is_a_mismatch(recorded: Recorded) 
     assert refused.info.code == "fact_request_mismatch"
 
 
+async def test_a_size_that_was_refused_live_is_refused_and_counts_for_nothing(
+    recorded: Recorded,
+) -> None:
+    data = await recorded.live.io().random_bytes(8)
+    replay = recorded.replay()
+    assert (await refusal(replay.random_bytes(-1))).info.code == "io_size_invalid"
+    assert await replay.random_bytes(8) == data
+
+
+async def test_a_key_that_holds_a_secret_is_refused_as_it_was_live(recorded: Recorded) -> None:
+    refused = await refusal(recorded.replay().call(ask("q", CANARY)))
+    assert refused.info.code == "secrets_detected"
+
+
 async def test_a_replay_writes_nothing(recorded: Recorded) -> None:
     await recorded.live.io().call(ask("q", "k"))
     commits = recorded.live.store.commits
