@@ -127,6 +127,8 @@ _CONTRACT: tuple[_Row, ...] = (
      "The transport's answer has no canonical JSON form and was not recorded."),
     ("io_transport_crashed", "IoError.Transport", _UNKNOWN, False, "exception",
      "The transport's code raised an unexpected exception; the log has the traceback."),
+    ("io_attempt_over", "IoError.Other", _PARSING, False, "",
+     "A task outlived its state's handler; a handler waits for all that it starts."),
     ("io_size_invalid", "IoError.Other", _PARSING, False, "",
      "Ask for 0 to 1048576 random bytes."),
 )  # fmt: skip
@@ -158,6 +160,18 @@ _STORE: tuple[_Row, ...] = (
      "Another process holds the store's write lock for long; try again."),
     ("store_io_error", "StorageError.Other", _STORAGE, False, "path reason",
      "The disk failed a read or a write; look at the system's log."),
+    ("verify_failed", "StorageError.Corruption", _STORAGE, False,
+     "path runs events artifacts bytes found findings strays",
+     "The findings name what is damaged; restore it from a backup, or import it from an export."),
+    ("export_not_mfm", "StorageError.Other", _STORAGE, False, "place offset reason",
+     "The file is no export of mfm, or its beginning is damaged."),
+    ("export_corrupt", "StorageError.Corruption", _STORAGE, False,
+     "place offset reason run_id seq artifact_id",
+     "The file is not what `mfm run export` wrote; fetch it, or make it, again."),
+    ("export_too_large", "StorageError.Other", _STORAGE, False, "place limit_bytes",
+     "One event or artifact is larger than an export may hold; copy the whole store instead."),
+    ("import_conflict", "StorageError.Other", _STORAGE, False, "run_id seq",
+     "The store holds another history of this run; import into another store with `--store`."),
 )  # fmt: skip
 
 _EXEC: tuple[_Row, ...] = (
