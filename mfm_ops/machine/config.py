@@ -34,9 +34,11 @@ __all__ = [
     "Fixed",
     "FlakeProvenance",
     "IoMode",
+    "LockState",
     "RetryPolicy",
     "RunConfig",
     "RunManifest",
+    "RunsFrom",
     "WorkspaceProvenance",
     "default_nix_flake_allowlist",
 ]
@@ -181,12 +183,46 @@ class RunConfig(Wire):
     replay_of: RunId | None = optional_extension()
 
 
+class LockState(StrEnum):
+    """How far a lock file can be relied on; ours.
+
+    - `committed`: the commit holds it as it is; of a build: its inputs were those of the lock
+    - `staged`: newer than the commit, which holds another one or none; git's index has it
+    - `modified`: not as git has it
+    - `untracked`: git does not have it
+    - `missing`: there is none
+    - `overridden`: the inputs of the build were not those of the lock
+    - `unknown`: git could not be asked, or was told not to look
+    """
+
+    committed = "committed"
+    missing = "missing"
+    modified = "modified"
+    overridden = "overridden"
+    staged = "staged"
+    unknown = "unknown"
+    untracked = "untracked"
+
+
+class RunsFrom(StrEnum):
+    """Where the mfm that runs lies; ours: a checkout, the Nix store, or installed elsewhere."""
+
+    checkout = "checkout"
+    installed = "installed"
+    nix_store = "nix_store"
+
+
 class FlakeProvenance(Wire):
-    """Which flake something was built from or lies in; ours."""
+    """Which flake something was built from or lies in, and how its flake.lock stands; ours.
+
+    `url` is a directory relative to the repository's top (`.`, `./deploy`), or names a store path.
+    `rev` is that of a clean commit only.
+    """
 
     url: str | None = optional_extension()
     rev: str | None = optional_extension()
     nar_hash: str | None = optional_extension()
+    lock: LockState | None = optional_extension()
 
 
 class BuildProvenance(Wire):
@@ -206,6 +242,7 @@ class BuildProvenance(Wire):
     mfm_version: str | None = optional_extension()
     nix_version: str | None = optional_extension()
     nix_system: str | None = optional_extension()
+    runs_from: RunsFrom | None = optional_extension()
     flake: FlakeProvenance | None = optional_extension()
     lock_hashes: dict[str, str] | None = optional_extension()
 
