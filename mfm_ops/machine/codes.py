@@ -233,6 +233,10 @@ _SETTINGS: tuple[_Row, ...] = (
     ("settings_not_trusted", "SettingsFailure", _PARSING, False, "source key",
      ("A mfm.toml found in a directory can only tighten; put it into your own configuration, or "
       "name the file with --config.")),
+    ("workspace_dirty", "SettingsFailure", _PARSING, False, "reason",
+     "Commit or undo what `git status` shows, or leave out --require-clean."),
+    ("workspace_unlocked", "SettingsFailure", _PARSING, False, "file reason",
+     "Make the lock (`nix flake lock`) and commit it, or leave out --require-locked."),
     ("usage", "SettingsFailure", _PARSING, False, "", "`mfm --help` shows the commands."),
     ("internal_error", "RunError.Other", _UNKNOWN, False, "exception",
      "This is a bug in mfm; run again with --log-level debug and report it."),
