@@ -1,6 +1,6 @@
 """Places that tell by themselves that a password stands in them: DSNs, files, commands, prose.
 
-Each row is a text with `%P` for a password, `%U` for one percent-encoded, and `draws.fill`'s fields.
+Each row is a text with `%P` for a password, `%U` for one percent-encoded, and the fields of `fill`.
 """
 
 __all__ = ["COMMANDS", "DSNS", "FILES"]
