@@ -1,4 +1,4 @@
-"""Careful reads of files that somebody else may have put there.
+"""Careful reads of files that somebody else may have put there, and the search for programs.
 
 What the bytes mean is left to `git`, `locks` and `installation`.
 """
@@ -7,7 +7,20 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["read_regular"]
+__all__ = ["find_program", "read_regular"]
+
+
+def find_program(name: str, search_path: str) -> str | None:
+    """The first executable `name` in the absolute directories of `search_path`.
+
+    A relative entry would let the working directory bring a program of its own.
+    """
+    for directory in search_path.split(os.pathsep):
+        if directory.startswith("/"):
+            program = f"{directory}/{name}"
+            if os.access(program, os.X_OK):
+                return program
+    return None
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes | None:

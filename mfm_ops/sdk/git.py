@@ -1,16 +1,23 @@
-"""Which commit a directory stands at, and whether its tracked files differ from it.
+"""Which commit a directory stands at, and which of its tracked files differ from it.
 
-One `git` process a repository, told to run nothing that the repository itself configures; without
-a usable git the commit is read from the files. What goes into a manifest is left to `provenance`.
+One `git status` a repository, and one listing beside it where files are asked for; told to run
+nothing that the repository itself configures. Without a usable git the commit is read from the
+files. What goes into a manifest is left to `provenance`.
 """
+
+from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mfm_ops.sdk.files import read_regular
+from mfm_ops.sdk.files import find_program, read_regular
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 __all__ = ["GitProbe", "GitState", "Repository", "find_repository", "head_commit", "parse_status"]
 
@@ -19,6 +26,7 @@ _FILTER_SECTION: Final = re.compile(
     rb'\[\s*filter\s*(?:\.([^\]\s"]+)|"((?:[^"\\\n]|\\.)*)")', re.IGNORECASE
 )
 _INCLUDE_SECTION: Final = re.compile(rb"\[\s*include", re.IGNORECASE)
+_FIELDS_BEFORE_PATH: Final[Mapping[bytes, int]] = {b"1": 8, b"2": 9, b"u": 10}
 _MAX_REF_BYTES: Final = 4096
 _MAX_CONFIG_BYTES: Final = 1 << 20
 _MAX_PACKED_REFS_BYTES: Final = 64 << 20
@@ -31,6 +39,7 @@ _TIMEOUT_S: Final = 10
 _GIT: Final = (
     "--no-pager",
     "--no-optional-locks",
+    "--literal-pathspecs",
     *("-c", "core.fsmonitor=false"),
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "protocol.allow=never"),
@@ -44,6 +53,8 @@ _STATUS: Final = (
     "--ignore-submodules=dirty",
     "-z",
 )
+# With a letter for each: `H` is an ordinary tracked file, others are not looked at or unmerged.
+_LISTING: Final = ("ls-files", "-v", "-z", "--")
 _LOCAL_FILTERS: Final = (
     *("config", "--local", "--includes", "-z", "--name-only", "--get-regexp"),
     r"^filter\.",
@@ -61,11 +72,13 @@ class Repository(NamedTuple):
 class GitState(NamedTuple):
     """The commit, None before the first; `dirty` is None where git could not be asked.
 
-    Untracked files make nothing dirty, as in `git describe --dirty` and in Nix.
+    Untracked files make nothing dirty, as in `git describe --dirty` and in Nix. `changes` maps
+    each tracked file that differs to git's two letters: index against commit, file against index.
     """
 
     commit: str | None
     dirty: bool | None
+    changes: Mapping[str, str] = MappingProxyType({})
 
 
 def find_repository(start: Path, *, upwards: bool = True) -> Repository | None:
@@ -95,14 +108,20 @@ def head_commit(repository: Repository) -> str | None:
 def parse_status(output: bytes) -> GitState:
     """What `git status --porcelain=v2 --branch -z` says."""
     commit: str | None = None
-    dirty = False
-    for line in output.split(b"\0"):
+    changes: dict[str, str] = {}
+    lines = iter(output.split(b"\0"))
+    for line in lines:
         if line.startswith(b"# branch.oid "):
             oid = line.rpartition(b" ")[2].decode("ascii", "replace")
             commit = oid if _COMMIT.fullmatch(oid) else None
         elif line and not line.startswith(b"# "):
-            dirty = True
-    return GitState(commit, dirty)
+            kind = line[:1]
+            # The path comes last, after as many fields as the kind has; it may hold spaces.
+            path = line.split(b" ", _FIELDS_BEFORE_PATH.get(kind, 1))[-1]
+            changes[os.fsdecode(path)] = line[2:4].decode("ascii", "replace")
+            if kind == b"2":
+                next(lines, None)  # where it was renamed from
+    return GitState(commit, bool(changes), MappingProxyType(changes))
 
 
 class GitProbe:
@@ -117,14 +136,33 @@ class GitProbe:
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_TERMINAL_PROMPT": "0",
         }
-        self._program = _find_git(self._environ["PATH"])
+        self._program = find_program("git", self._environ["PATH"])
         self._seen: dict[Path, GitState] = {}
+        self._letters: dict[Path, dict[str, str] | None] = {}
 
-    def look(self, repository: Repository) -> GitState:
-        """The state of `repository`; never fails, says None of what cannot be known."""
-        if repository.top not in self._seen:
-            self._seen[repository.top] = self._look(repository)
+    def look(self, repository: Repository, names: Iterable[str] = ()) -> GitState:
+        """The state of `repository`; never fails, says None of what cannot be known.
+
+        `names` are files, relative to its top, that `letters` will be asked for: git is asked for
+        both at once.
+        """
+        listing = self._begin_listing(repository, names)
+        try:
+            if repository.top not in self._seen:
+                self._seen[repository.top] = self._look(repository)
+        finally:
+            self._end_listing(repository, listing)
         return self._seen[repository.top]
+
+    def letters(self, repository: Repository, names: Iterable[str]) -> Mapping[str, str] | None:
+        """Of the files `names` those that git tracks, with the letter of `git ls-files -v`.
+
+        None where git could not be asked.
+        """
+        asked = tuple(names)
+        self._end_listing(repository, self._begin_listing(repository, asked))
+        known = self._letters.get(repository.top, {})
+        return known and {name: known[name] for name in asked if known.get(name)}
 
     def _look(self, repository: Repository) -> GitState:
         filters = self._filters(repository)
@@ -132,6 +170,29 @@ class GitProbe:
         if output is None:
             return GitState(head_commit(repository), None)
         return parse_status(output)
+
+    def _begin_listing(
+        self, repository: Repository, names: Iterable[str]
+    ) -> tuple[Popen[bytes] | None, list[str]] | None:
+        known = self._letters.setdefault(repository.top, {})
+        new = [] if known is None else [name for name in names if name not in known]
+        return (self._begin(repository, (*_LISTING, *new)), new) if new else None
+
+    def _end_listing(
+        self, repository: Repository, listing: tuple[Popen[bytes] | None, list[str]] | None
+    ) -> None:
+        if listing is None:
+            return
+        process, names = listing
+        output = _end(process)
+        known = self._letters[repository.top]
+        if output is None or known is None:
+            self._letters[repository.top] = None
+            return
+        known.update(dict.fromkeys(names, ""))
+        for line in output.split(b"\0"):
+            if line:
+                known[os.fsdecode(line[2:])] = chr(line[0])
 
     def _filters(self, repository: Repository) -> list[str] | None:
         """The content filters that the repository defines: `git status` would run them."""
@@ -152,9 +213,14 @@ class GitProbe:
         self,
         repository: Repository,
         arguments: tuple[str, ...],
-        filters: tuple[str, ...] | list[str],
+        filters: Iterable[str] = (),
         ok: tuple[int, ...] = (0,),
     ) -> bytes | None:
+        return _end(self._begin(repository, arguments, filters), ok)
+
+    def _begin(
+        self, repository: Repository, arguments: tuple[str, ...], filters: Iterable[str] = ()
+    ) -> Popen[bytes] | None:
         if self._program is None:
             return None
         # Loaded only here: an installed mfm outside any repository never needs it.
@@ -176,29 +242,33 @@ class GitProbe:
             environ[f"GIT_CONFIG_KEY_{index}"] = key
             environ[f"GIT_CONFIG_VALUE_{index}"] = value
         try:
-            done = subprocess.run(
+            return subprocess.Popen(
                 [self._program, *_GIT, *arguments],
-                check=False,
                 cwd=repository.top,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                timeout=_TIMEOUT_S,
             )
-        except (OSError, ValueError, subprocess.TimeoutExpired):
+        except (OSError, ValueError):
             return None
-        return done.stdout if done.returncode in ok else None
 
 
-def _find_git(search_path: str) -> str | None:
-    for directory in search_path.split(os.pathsep):
-        # A relative entry would let the repository bring a git of its own.
-        if directory.startswith("/"):
-            program = f"{directory}/git"
-            if os.access(program, os.X_OK):
-                return program
-    return None
+def _end(process: Popen[bytes] | None, ok: tuple[int, ...] = (0,)) -> bytes | None:
+    """What `process` printed; None if it failed, took too long or never began."""
+    if process is None:
+        return None
+    import subprocess
+
+    with process:
+        try:
+            output, _ = process.communicate(timeout=_TIMEOUT_S)
+        except BaseException as error:
+            process.kill()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return None
+    return output if process.returncode in ok else None
 
 
 def _git_dir_of(directory: Path) -> Path | None:

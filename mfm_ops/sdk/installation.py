@@ -1,4 +1,4 @@
-"""What this installation of mfm is: where it lies, whether as a checkout, for which target.
+"""What this installation of mfm is: where it lies, whether made by Nix, for which target.
 
 What else is known of the build is left to `provenance`.
 """
@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from mfm_ops.machine.config import RunsFrom
 from mfm_ops.sdk.files import read_regular
 
-__all__ = ["BAKED_BUILD_NAME", "PACKAGE", "checkout_top", "target_triple"]
+__all__ = ["BAKED_BUILD_NAME", "PACKAGE", "checkout_top", "runs_from", "target_triple"]
 
 PACKAGE: Final = Path(__file__).parent.parent
 """The directory of the package `mfm_ops`."""
@@ -19,6 +20,7 @@ PACKAGE: Final = Path(__file__).parent.parent
 BAKED_BUILD_NAME: Final = "_build.json"
 """A file in the package that a packager writes: fields of `BuildProvenance`."""
 
+_NIX_STORE: Final = Path("/nix/store")
 _MAX_BYTES: Final = 1 << 20
 _PROJECT_NAME: Final = re.compile(rb'^name = "mfm-ops"$', re.MULTILINE)
 
@@ -27,6 +29,13 @@ def checkout_top(package: Path = PACKAGE) -> Path | None:
     """The top of mfm's own source tree when it runs from there, rather than installed."""
     data = read_regular(package.parent / "pyproject.toml", _MAX_BYTES) or b""
     return package.parent if _PROJECT_NAME.search(data) else None
+
+
+def runs_from(package: Path = PACKAGE) -> RunsFrom:
+    """Where the code that runs lies; what is in the Nix store is that, a source tree too."""
+    if package.resolve().is_relative_to(_NIX_STORE):
+        return RunsFrom.nix_store
+    return RunsFrom.installed if checkout_top(package) is None else RunsFrom.checkout
 
 
 def target_triple(multiarch: str | None = None, machine: str | None = None) -> str:

@@ -1,13 +1,19 @@
-"""The lock files of package managers: which there are, and what they hash to."""
+"""The lock files of package managers: which there are, what they hash to, how git has them.
+
+Asking git is left to `git`, what a manifest says of them to `provenance`.
+"""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from mfm_ops.machine.config import LockState
 from mfm_ops.sdk.files import read_regular
+from mfm_ops.sdk.git import GitProbe, Repository
 
-__all__ = ["LOCK_FILES", "lock_hashes"]
+__all__ = ["LOCK_FILES", "lock_hashes", "lock_state"]
 
 LOCK_FILES: Final = (
     ".terraform.lock.hcl",
@@ -65,3 +71,26 @@ def lock_hashes(top: Path, directories: Iterable[Path]) -> dict[str, str]:
                 relative = (directory / name).relative_to(top).as_posix()
                 hashes[relative] = hashlib.sha256(data).hexdigest()
     return dict(sorted(hashes.items()))
+
+
+def lock_state(repository: Repository | None, path: Path, probe: GitProbe) -> LockState:
+    """How the lock file `path` stands against the commit of `repository`."""
+    if not os.path.lexists(path):
+        return LockState.missing
+    # Behind a link may be anything, and git compares only where it points.
+    if repository is None or path.is_symlink() or not path.is_file():
+        return LockState.unknown
+    name = path.relative_to(repository.top).as_posix()
+    letters = probe.letters(repository, [name])
+    state = probe.look(repository)
+    if letters is None or state.dirty is None:
+        return LockState.unknown
+    letter, change = letters.get(name, ""), state.changes.get(name, "..")
+    if not letter:
+        return LockState.untracked
+    if change[1] != ".":
+        return LockState.modified
+    if change[0] != ".":
+        return LockState.staged
+    # A file that git was told not to look at is never listed as changed.
+    return LockState.committed if letter == "H" else LockState.unknown

@@ -1,4 +1,7 @@
-"""`mfm_ops.sdk.provenance`, `git`, `locks`, `installation`: real repositories, real git."""
+"""`mfm_ops.sdk.provenance`, `git`, `locks`, `installation`: real repositories, real git.
+
+What is said of flakes and asked of Nix is in `test_flake_provenance`.
+"""
 
 import hashlib
 import os
@@ -183,6 +186,28 @@ def test_a_repository_is_looked_at_once(repo: Path) -> None:
     first = probe.look(repository)
     (repo / "plain" / "b.txt").write_text("changed\n")
     assert probe.look(repository) == first
+
+
+def test_what_changed_is_named_with_what_changed(repo: Path) -> None:
+    git(repo, "mv", "plain/b.txt", "plain/a name")
+    (repo / "flake.lock").write_text("[]\n")
+    (repo / "web" / "new").write_text("")
+    git(repo, "add", "web/new")
+    assert dict(state(repo).changes) == {
+        "plain/a name": "R.",
+        "flake.lock": ".M",
+        "web/new": "A.",
+    }
+
+
+def test_letters_tell_what_git_tracks(repo: Path) -> None:
+    probe, repository = GitProbe(os.environ), find_repository(repo)
+    assert repository is not None
+    (repo / "untracked").write_text("")
+    git(repo, "update-index", "--assume-unchanged", "plain/b.txt")
+    names = ["flake.lock", "plain/b.txt", "untracked", "*.lock"]
+    assert probe.letters(repository, names) == {"flake.lock": "H", "plain/b.txt": "h"}
+    assert GitProbe({"PATH": "/nonexistent"}).letters(repository, names) is None
 
 
 def test_a_status_with_only_headers_is_clean() -> None:
