@@ -5,6 +5,7 @@ Kernel events are a closed set and decide where a run stands; how they fold is l
 """
 
 from enum import StrEnum
+from typing import Self
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.errors import StateError
@@ -136,6 +137,22 @@ class KernelEvent(Variants):
     StateCompleted: _StateCompleted = variant()
     StateFailed: _StateFailed = variant()
     RunCompleted: _RunCompleted = variant()
+
+    @classmethod
+    def entered(cls, state_id: StateId, attempt: int, base_snapshot_id: ArtifactId) -> Self:
+        """A `StateEntered`."""
+        entered = _StateEntered.of_valid(
+            state_id=state_id, attempt=attempt, base_snapshot_id=base_snapshot_id
+        )
+        return cls.of_valid(StateEntered=entered)
+
+    @classmethod
+    def completed(cls, state_id: StateId, context_snapshot_id: ArtifactId) -> Self:
+        """A `StateCompleted`."""
+        completed = _StateCompleted.of_valid(
+            state_id=state_id, context_snapshot_id=context_snapshot_id
+        )
+        return cls.of_valid(StateCompleted=completed)
 
 
 class DomainEvent(Wire):

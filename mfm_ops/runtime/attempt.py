@@ -22,7 +22,7 @@ from mfm_ops.machine.errors import (
     StorageFailure,
     TransportFailure,
 )
-from mfm_ops.machine.events import KernelEvent, StateCompleted, StateEntered, StateFailed
+from mfm_ops.machine.events import KernelEvent, StateFailed
 from mfm_ops.machine.ids import ArtifactId
 from mfm_ops.machine.io import IoProvider
 from mfm_ops.machine.plan import StateNode
@@ -115,23 +115,11 @@ async def skip_state(node: StateNode, attempt: int, base: Snapshot, writer: RunW
 
 
 def _enter(node: StateNode, attempt: int, base: Snapshot, writer: RunWriter) -> None:
-    writer.add_kernel(
-        KernelEvent(
-            StateEntered=StateEntered(
-                state_id=node.id, attempt=attempt, base_snapshot_id=base.artifact_id
-            )
-        )
-    )
+    writer.add_kernel(KernelEvent.entered(node.id, attempt, base.artifact_id))
 
 
 async def _complete(node: StateNode, snapshot: Snapshot, writer: RunWriter) -> None:
-    writer.add_kernel(
-        KernelEvent(
-            StateCompleted=StateCompleted(
-                state_id=node.id, context_snapshot_id=snapshot.artifact_id
-            )
-        )
-    )
+    writer.add_kernel(KernelEvent.completed(node.id, snapshot.artifact_id))
     # A request to cancel is met at the walk's next step: this state has completed all the same.
     with contextlib.suppress(CancelRequested):
         await writer.flush()
@@ -144,7 +132,8 @@ async def _checkpoint(base: Snapshot, delta: Delta, persister: Persister) -> Sna
             # Key and value together: a key such as `api_key` makes its value a secret.
             refuse_secrets(b"{" + canonical_json_bytes(key) + b":" + fragment + b"}")
     snapshot = base.apply(delta)
-    await persister.trusted(ArtifactKind.ContextSnapshot, snapshot.canonical_bytes())
+    stored_id = await persister.trusted(ArtifactKind.ContextSnapshot, snapshot.canonical_bytes())
+    snapshot.stored_as(stored_id)
     return snapshot
 
 

@@ -96,6 +96,10 @@ class Snapshot:
             self._id = artifact_id_for_bytes(self.canonical_bytes())
         return self._id
 
+    def stored_as(self, artifact_id: ArtifactId) -> None:
+        """Take the id that a store computed from `canonical_bytes()`, rather than hash twice."""
+        self._id = artifact_id
+
     def apply(self, delta: Delta) -> "Snapshot":
         """This snapshot with `delta` over it; itself when the delta is empty."""
         if not delta:

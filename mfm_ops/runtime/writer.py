@@ -74,17 +74,17 @@ class RunWriter:
 
     def add_kernel(self, event: KernelEvent) -> None:
         """Buffer a kernel event."""
-        self._add(Event(Kernel=event), None, None)
+        self._add(Event.of_valid(Kernel=event), None, None)
 
     def add_domain(
         self, event: DomainEvent, state_id: StateId | None = None, attempt: int | None = None
     ) -> None:
         """Buffer a domain event of an attempt, or of the run."""
-        self._add(Event(Domain=event), state_id, attempt)
+        self._add(Event.of_valid(Domain=event), state_id, attempt)
 
     def _add(self, event: Event, state_id: StateId | None, attempt: int | None) -> None:
         self._pending.append(
-            EventEnvelope(
+            EventEnvelope.of_valid(
                 run_id=self._run_id,
                 seq=self._head + len(self._in_flight) + len(self._pending) + 1,
                 ts_millis=self._now_millis(),

@@ -1,0 +1,94 @@
+"""The two events that each state has: made without a second check, written out by hand."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfm_ops.machine.canonical import canonical_json_bytes
+from mfm_ops.machine.events import (
+    Event,
+    EventEnvelope,
+    KernelEvent,
+    StateCompleted,
+    StateEntered,
+)
+from mfm_ops.machine.ids import ArtifactId, RunId, StateId
+from mfm_ops.machine.wire import MAX_SAFE_INTEGER
+from mfm_ops.storage.stream import encode
+
+STATES = st.from_regex(StateId.pattern, fullmatch=True).map(StateId)
+DIGESTS = st.binary(min_size=32, max_size=32).map(lambda data: ArtifactId(data.hex()))
+NUMBERS = st.integers(0, MAX_SAFE_INTEGER)
+ATTEMPTS = st.integers(0, 2**32 - 1)
+
+ENTERED = st.builds(
+    lambda state_id, attempt, base: KernelEvent(
+        StateEntered=StateEntered(state_id=state_id, attempt=attempt, base_snapshot_id=base)
+    ),
+    STATES,
+    ATTEMPTS,
+    DIGESTS,
+)
+COMPLETED = st.builds(
+    lambda state_id, snapshot: KernelEvent(
+        StateCompleted=StateCompleted(state_id=state_id, context_snapshot_id=snapshot)
+    ),
+    STATES,
+    DIGESTS,
+)
+
+
+@st.composite
+def envelopes(draw: st.DrawFn) -> EventEnvelope:
+    return EventEnvelope(
+        run_id=RunId(str(draw(st.uuids()))),
+        seq=draw(st.integers(1, MAX_SAFE_INTEGER)),
+        ts_millis=draw(st.none() | NUMBERS),
+        event=Event(Kernel=draw(ENTERED | COMPLETED)),
+        state_id=draw(st.none() | STATES),
+        attempt=draw(st.none() | ATTEMPTS),
+    )
+
+
+@settings(deadline=None, max_examples=200)
+@given(envelopes())
+def test_a_state_event_is_stored_as_the_canonical_bytes_of_its_model(
+    envelope: EventEnvelope,
+) -> None:
+    (body,) = encode(envelope.run_id, envelope.seq - 1, [envelope])
+    assert body == canonical_json_bytes(envelope.model_dump(mode="json"))
+    assert EventEnvelope.model_validate_json(body) == envelope
+
+
+@settings(deadline=None, max_examples=50)
+@given(STATES, ATTEMPTS, DIGESTS)
+def test_an_event_that_is_made_unchecked_is_the_checked_one(
+    state_id: StateId, attempt: int, digest: ArtifactId
+) -> None:
+    entered = StateEntered(state_id=state_id, attempt=attempt, base_snapshot_id=digest)
+    completed = StateCompleted(state_id=state_id, context_snapshot_id=digest)
+    for made, checked in (
+        (KernelEvent.entered(state_id, attempt, digest), KernelEvent(StateEntered=entered)),
+        (KernelEvent.completed(state_id, digest), KernelEvent(StateCompleted=completed)),
+    ):
+        assert made == checked
+        assert repr(made) == repr(checked)
+        assert hash(made) == hash(checked)
+        assert made.variant == checked.variant
+        assert made.model_dump_json() == checked.model_dump_json()
+        assert made.model_copy(deep=True) == checked
+
+
+def test_an_unchecked_model_has_the_defaults_of_what_is_left_out() -> None:
+    envelope = EventEnvelope.of_valid(
+        run_id=RunId("6ba7b810-9dad-11d1-80b4-00c04fd430c8"), seq=1, event=Event.of_valid()
+    )
+    assert envelope.ts_millis is None
+    assert envelope.state_id is None
+    assert vars(envelope.event)["Domain"] is None
+
+
+def test_an_unchecked_model_cannot_be_changed_either() -> None:
+    made = KernelEvent.completed(StateId("a.b.c"), ArtifactId("a" * 64))
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(made, "StateEntered", made.StateCompleted)  # noqa: B010 - mypy forbids it too
