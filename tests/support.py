@@ -183,6 +183,12 @@ def plan_of(states: Mapping[str, FunctionState], *arrows: str) -> ExecutionPlan:
     return ExecutionPlan(OP, StateGraph(nodes, drawn))
 
 
+def unordered(**states: FunctionState) -> ExecutionPlan:
+    """The plan of named states that may run in any order."""
+    nodes = tuple(StateNode(sid(name), each) for name, each in states.items())
+    return ExecutionPlan(OP, StateGraph(nodes, ()))
+
+
 def chain_of(*states: FunctionState) -> ExecutionPlan:
     return plan_of({f"s{index}": each for index, each in enumerate(states)})
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mfm_ops.machine.canonical import Json
-    from mfm_ops.machine.config import RunConfig, RunManifest
+    from mfm_ops.machine.config import BuildProvenance, RunConfig, RunManifest
     from mfm_ops.machine.engine import RunResult
     from mfm_ops.machine.events import EventEnvelope
     from mfm_ops.machine.ids import ArtifactId
@@ -100,6 +100,12 @@ class App:
             )
         )
 
+    def build(self) -> BuildProvenance:
+        """Which build of mfm this is."""
+        from mfm_ops.sdk.provenance import collect_build
+
+        return collect_build(self.settings.env_allowlist, self._environ)
+
     @contextmanager
     def store(self) -> Iterator[SqliteStore]:
         """The settings' store, made if it is missing."""
@@ -170,9 +176,8 @@ class App:
     def resume(self, reference: str, *, take_over: bool, watch: Watch) -> Outcome:
         """Go on with a run, named as in `reports.resolve_run`; raises as `start_op`."""
         from mfm_ops.app.reports import resolve_run
-        from mfm_ops.sdk.provenance import collect_build
 
-        build = collect_build(self.settings.env_allowlist, self._environ)
+        build = self.build()
 
         async def work(store: SqliteStore, seen: Seen) -> Outcome:
             from mfm_ops.app.reports import load_manifest
@@ -292,8 +297,7 @@ class App:
             from mfm_ops.app.reports import read_history
 
             history = await read_history(store, result.run_id)
-            failed = history.failure
-            failure = failed.error if failed else None
+            failure = history.failure
             waits_for = tuple(str(key) for key in history.unknown_effects)
         return Outcome(
             result=result,

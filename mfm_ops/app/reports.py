@@ -169,7 +169,7 @@ async def run_status(store: AnyStore, reference: str) -> dict[str, Json]:
         "ended_ts_millis": history.ended_ts_millis,
         "duration_ms": _span(history.started_ts_millis, history.ended_ts_millis),
         "states": [_state_json(state) for state in history.states.values()],
-        "failure": error_json(failed.error) if failed and failed.error else None,
+        "failure": error_json(failed) if failed else None,
         "facts": len(history.facts),
         "waits_for": [str(key) for key in history.unknown_effects],
         "cancel_requested": history.cancel_requested,

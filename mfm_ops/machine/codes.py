@@ -217,6 +217,40 @@ _EXEC: tuple[_Row, ...] = (
       "declare ApplySideEffect.")),
 )  # fmt: skip
 
+_NIX: tuple[_Row, ...] = (
+    ("nix_request_invalid", "IoError.Transport", _PARSING, False, "pointer reason",
+     "Correct the request at the named place; docs/nix.md describes it."),
+    ("nix_app_not_allowed", "IoError.Transport", _PARSING, False, "reason",
+     "Allow the flake with --allow-flake REF; docs/nix.md says what an entry covers."),
+    ("nix_manifest_lookup_failed", "IoError.Transport", _STORAGE, False, "",
+     "The store does not hold the run's manifest; restore it from a backup."),
+    ("nix_manifest_invalid", "IoError.Transport", _STORAGE, False, "",
+     "The manifest was written by another version of mfm; use that version."),
+    ("nix_eval_failed", "IoError.Transport", _OFFCHAIN, False, "reason",
+     "docs/nix.md explains each reason; --show-stderr shows what Nix says."),
+    ("nix_build_failed", "IoError.Transport", _OFFCHAIN, False, "reason",
+     "docs/nix.md explains each reason; --show-stderr shows what Nix says."),
+    ("nix_run_failed", "IoError.Transport", _OFFCHAIN, False,
+     "program_path reason exit_code signal",
+     "The app's program failed; run it again with its standard error shown."),
+    ("nix_host_env_missing", "IoError.Transport", _PARSING, False, "variable",
+     "Set the variable in the environment of mfm, to something."),
+    ("nix_timeout", "IoError.Transport", _OFFCHAIN, True, "program_path reason timeout_ms",
+     "What was going on did not end in time and was stopped; raise timeout_ms."),
+    ("nix_stdout_too_large", "IoError.Transport", _OFFCHAIN, False,
+     "program_path reason limit_bytes",
+     "Standard output is limited to 1 MiB; write large results elsewhere."),
+    ("nix_stderr_too_large", "IoError.Transport", _OFFCHAIN, False,
+     "program_path reason limit_bytes",
+     "Standard error is limited to 1 MiB; --show-stderr shows what is so long."),
+    ("nix_stdout_invalid_json", "IoError.Transport", _OFFCHAIN, False, "program_path reason",
+     "The program, or Nix, must print exactly one JSON value of a known form."),
+    ("nix_stdin_write_failed", "IoError.Transport", _OFFCHAIN, False, "program_path reason",
+     "Writing the program's standard input failed."),
+    ("nix_unavailable", "IoError.Transport", _OFFCHAIN, False, "reason",
+     "Nix must be installed and usable by this user; `mfm doctor` shows which one is found."),
+)  # fmt: skip
+
 _KEYSTORE: tuple[_Row, ...] = (
     ("keystore_request_invalid", "IoError.Transport", _PARSING, False, "pointer reason",
      "Correct the request at the named place."),
@@ -260,7 +294,9 @@ def _rows(*families: tuple[_Row, ...]) -> Mapping[str, CodeRow]:
     )
 
 
-CATALOGUE: Final[Mapping[str, CodeRow]] = _rows(_CONTRACT, _STORE, _EXEC, _KEYSTORE, _SETTINGS)
+CATALOGUE: Final[Mapping[str, CodeRow]] = _rows(
+    _CONTRACT, _STORE, _EXEC, _NIX, _KEYSTORE, _SETTINGS
+)
 
 
 def error_info(code: str, message: str, **details: Json) -> ErrorInfo:

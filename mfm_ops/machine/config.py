@@ -4,7 +4,7 @@ Fields that the seed does not have are optional and omitted while unset.
 """
 
 from enum import StrEnum
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ __all__ = [
     "FlakeProvenance",
     "IoMode",
     "LockState",
+    "OnStateFailure",
     "RetryPolicy",
     "RunConfig",
     "RunManifest",
@@ -169,8 +170,23 @@ def default_nix_flake_allowlist() -> tuple[str, ...]:
     return ("github:willyrgf/mfm",)
 
 
+class OnStateFailure(StrEnum):
+    """What happens to states that run while another one fails for good; ours.
+
+    An effect that has begun may finish in either case: stopping it would leave it in doubt.
+    """
+
+    CancelRunning = "CancelRunning"
+    FinishRunning = "FinishRunning"
+
+
 class RunConfig(Wire):
-    """How a run is executed (seed: config::RunConfig)."""
+    """How a run is executed (seed: config::RunConfig, then ours).
+
+    `run_deadline_ms` bounds each driver's work on the run, `state_deadline_ms` each attempt; both
+    are measured by the driver's own clock, never by stored timestamps. Unset, `on_state_failure`
+    is `CancelRunning`.
+    """
 
     io_mode: IoMode
     retry_policy: RetryPolicy
@@ -181,6 +197,9 @@ class RunConfig(Wire):
     skip_tags: tuple[Tag, ...]
     nix_flake_allowlist: tuple[str, ...] = Field(default_factory=default_nix_flake_allowlist)
     replay_of: RunId | None = optional_extension()
+    on_state_failure: OnStateFailure | None = optional_extension()
+    run_deadline_ms: Annotated[U32, Field(gt=0)] | None = optional_extension()
+    state_deadline_ms: Annotated[U32, Field(gt=0)] | None = optional_extension()
 
 
 class LockState(StrEnum):

@@ -25,6 +25,7 @@ __all__ = [
     "ENGINE_EVENT_PREFIX",
     "EVENT_CANCEL_REQUESTED",
     "EVENT_CONTEXT_CONFLICT",
+    "EVENT_DEADLINE_EXCEEDED",
     "EVENT_DRIVER",
     "EVENT_DRIVER_STOPPED",
     "EVENT_EFFECT_RESOLVED",
@@ -54,6 +55,7 @@ DOMAIN_EVENT_CHILD_RUN_COMPLETED = "child_run_completed"
 
 ENGINE_EVENT_PREFIX = "mfm."
 EVENT_CONTEXT_CONFLICT = "mfm.context_conflict"
+EVENT_DEADLINE_EXCEEDED = "mfm.deadline_exceeded"
 EVENT_DRIVER = "mfm.driver"
 EVENT_DRIVER_STOPPED = "mfm.driver_stopped"
 EVENT_IO_INTENT = "mfm.io_intent"

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import anyio
+
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import canonical_json_bytes
 from mfm_ops.machine.codes import error_info
@@ -28,10 +30,11 @@ from mfm_ops.machine.io import IoProvider
 from mfm_ops.machine.plan import StateNode
 from mfm_ops.machine.state import StateOutcome
 from mfm_ops.runtime.context import Delta, Snapshot, StagedContext
-from mfm_ops.runtime.live_io import LiveIo, OutcomeUnrecordable
+from mfm_ops.runtime.live_io import EffectInDoubt, LiveIo
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
 from mfm_ops.runtime.recorder import AttemptRecorder
 from mfm_ops.runtime.redact import log_unexpected, safe_error
+from mfm_ops.runtime.running import RunningState
 from mfm_ops.runtime.writer import CancelRequested, RunWriter
 
 __all__ = ["AttemptFailed", "AttemptOutcome", "Completed", "run_attempt", "skip_state"]
@@ -39,7 +42,9 @@ __all__ = ["AttemptFailed", "AttemptOutcome", "Completed", "run_attempt", "skip_
 log = logging.getLogger(__name__)
 
 # What an event recorder refuses is the state's own mistake.
-RECORDER_CODES = frozenset({"event_name_reserved", "event_invalid", "secrets_detected"})
+RECORDER_CODES = frozenset(
+    {"event_name_reserved", "event_invalid", "io_attempt_over", "secrets_detected"}
+)
 # What a handler raises of its own, or passes on from what it was handed.
 OWN_FAILURES = (StateFailure, IoFailure, ContextFailure, TransportFailure, Refused)
 
@@ -68,11 +73,14 @@ async def run_attempt(
     writer: RunWriter,
     persister: Persister,
     profile: EventProfile,
+    running: RunningState | None = None,
 ) -> AttemptOutcome:
     """Run the handler once over `base`, a snapshot that is stored already.
 
+    With `running`, others may stop the handler; that fails the attempt for the reason they give.
+
     Raises:
-        OutcomeUnrecordable: an effect happened whose answer cannot be kept.
+        EffectInDoubt: an effect was begun and no outcome of it is recorded.
         StorageFailure, RunFailure: the store failed, or the driver is fenced; no fault of the
             state's.
         CancelRequested: the run is to end.
@@ -81,9 +89,13 @@ async def run_attempt(
     staged = StagedContext(base)
     recorder = AttemptRecorder(writer, profile, node.id, attempt)
     try:
-        outcome = await node.state.handle(staged, io, recorder)
-        if isinstance(io, LiveIo) and io.unrecordable is not None:
-            raise io.unrecordable
+        if running is None:
+            outcome: StateOutcome | None = await node.state.handle(staged, io, recorder)
+        else:
+            outcome = await _handle_until_stopped(running, node, staged, io, recorder)
+        _over(io, recorder)
+        if _in_doubt(io):
+            raise EffectInDoubt
         if not isinstance(outcome, StateOutcome):
             raise StateFailure(
                 StateError(
@@ -92,6 +104,7 @@ async def run_attempt(
             )
         snapshot = await _checkpoint(base, staged.delta(), persister)
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt
+        _over(io, recorder)
         info = _info_of(error, io)
         failure_id = await _failure_snapshot(base, staged, persister)
         failed = safe_error(StateError(state_id=node.id, info=info))
@@ -105,6 +118,33 @@ async def run_attempt(
         return AttemptFailed(failed)
     await _complete(node, snapshot, writer)
     return Completed(snapshot)
+
+
+async def _handle_until_stopped(
+    running: RunningState,
+    node: StateNode,
+    staged: StagedContext,
+    io: IoProvider,
+    recorder: AttemptRecorder,
+) -> StateOutcome | None:
+    outcome: StateOutcome | None = None
+    with running.stoppable():
+        outcome = await node.state.handle(staged, io, recorder)
+    if outcome is None and running.reason is not None:
+        # The handler's own answer counts where it came first.
+        raise StateFailure(StateError(info=running.reason))
+    return outcome
+
+
+def _over(io: IoProvider, recorder: AttemptRecorder) -> None:
+    """What a handler left running may add nothing to an attempt that has ended."""
+    if isinstance(io, LiveIo):
+        io.close()
+    recorder.close()
+
+
+def _in_doubt(io: IoProvider) -> bool:
+    return isinstance(io, LiveIo) and bool(io.in_doubt)
 
 
 async def skip_state(node: StateNode, attempt: int, base: Snapshot, writer: RunWriter) -> Completed:
@@ -121,7 +161,7 @@ def _enter(node: StateNode, attempt: int, base: Snapshot, writer: RunWriter) -> 
 async def _complete(node: StateNode, snapshot: Snapshot, writer: RunWriter) -> None:
     writer.add_kernel(KernelEvent.completed(node.id, snapshot.artifact_id))
     # A request to cancel is met at the walk's next step: this state has completed all the same.
-    with contextlib.suppress(CancelRequested):
+    with contextlib.suppress(CancelRequested), anyio.CancelScope(shield=True):
         await writer.flush()
 
 
@@ -151,14 +191,14 @@ def _info_of(error: Exception, io: IoProvider) -> ErrorInfo:
 
     A handler's own task group wraps what its tasks raise, so the causes are looked at.
     """
-    if isinstance(io, LiveIo) and io.unrecordable is not None:
-        raise io.unrecordable
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, (StorageFailure, CancelRequested, OutcomeUnrecordable)) or (
+        if isinstance(cause, (StorageFailure, CancelRequested, EffectInDoubt)) or (
             isinstance(cause, RunFailure) and cause.info.code not in RECORDER_CODES
         ):
             raise cause
+    if _in_doubt(io):
+        raise EffectInDoubt
     infos: list[ErrorInfo] = []
     for cause in causes:
         if not isinstance(cause, (*OWN_FAILURES, RunFailure)):

@@ -1,17 +1,22 @@
 """One driver's work on one run, from its first state to the run's end, park or interruption.
 
-Which state runs when, and how often, is left to `walk`; refusing to begin at all to `executor`.
+Which state runs when is left to `fan_out`, how often to `walk`; refusing to begin at all to
+`executor`.
 """
 
 import contextlib
+from enum import Enum, auto
 
 import anyio
 
 from mfm_ops.machine.canonical import Json
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.config import OnStateFailure
 from mfm_ops.machine.engine import RunPhase, RunResult
-from mfm_ops.machine.errors import ContextFailure, RunFailure, StorageFailure
+from mfm_ops.machine.errors import ContextFailure, ErrorInfo, RunFailure, StorageFailure
 from mfm_ops.machine.events import (
     EVENT_CONTEXT_CONFLICT,
+    EVENT_DEADLINE_EXCEEDED,
     EVENT_DRIVER_STOPPED,
     DomainEvent,
     KernelEvent,
@@ -19,17 +24,28 @@ from mfm_ops.machine.events import (
     RunStatus,
 )
 from mfm_ops.machine.ids import ArtifactId
+from mfm_ops.runtime.fan_out import fan_out
+from mfm_ops.runtime.records import ORPHANED
 from mfm_ops.runtime.redact import safe_info
 from mfm_ops.runtime.walk import DriveEnv, RunParked, StateFailedForGood, Walk
-from mfm_ops.runtime.writer import CancelRequested, RunWriter
+from mfm_ops.runtime.writer import CancelRequested
 
 __all__ = ["drive"]
 
 # An open attempt is written within 100 ms for those who watch (the contract, section 4): looked
 # for twice in that time.
 WATCH_INTERVAL_S = 0.05
+# How soon a driver that has nothing to append learns what others appended: one read of the head.
+LOOK_INTERVAL_S = 0.25
 # How long an interrupted driver tries to say that it stopped.
 FAREWELL_S = 2.0
+
+
+class _End(Enum):
+    completed = auto()
+    failed = auto()
+    cancelled = auto()
+    parked = auto()
 
 
 async def drive(env: DriveEnv) -> RunResult:
@@ -42,47 +58,76 @@ async def drive(env: DriveEnv) -> RunResult:
         StorageFailure: the store failed.
         RunFailure: `run_fenced`.
     """
+    walk = Walk(env)
     try:
+        end = _End.cancelled
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_write_in_time, env.io.writer)
-            try:
-                result = await _walk(env)
-            finally:
-                tasks.cancel_scope.cancel()
-        return result
+            with anyio.CancelScope() as working:
+                tasks.start_soon(_watch, env, walk, working)
+                end = await _work(env, walk)
+            tasks.cancel_scope.cancel()
+        return await _finish(env, walk, end)
     except BaseException as error:
         cause = _first_cause(error)
         if not isinstance(cause, RunFailure) or cause.info.code != "run_fenced":
+            env.io.writer.drop_pending()
             await _farewell(env)
         if cause is error:
             raise
         raise cause from None
 
 
-async def _walk(env: DriveEnv) -> RunResult:
-    walk = Walk(env)
+async def _work(env: DriveEnv, walk: Walk) -> _End:
+    writer, config = env.io.writer, env.config
     try:
         if env.history is not None and env.history.cancel_requested:
             raise CancelRequested
-        for node in walk.remaining():
-            if env.io.writer.cancel_requested:
-                raise CancelRequested
-            await walk.execute(node)
-        final = await walk.final_snapshot()
+        await walk.settle()
+        mode = config.execution_mode.value
+        if config.execution_mode.variant == "FanOutJoin" and mode is not None:
+            writer.gathers = True
+            on_failure = config.on_state_failure or OnStateFailure.CancelRunning
+            await fan_out(walk, mode.max_concurrency, on_failure)
+        else:
+            for node in walk.remaining():
+                if writer.cancel_requested:
+                    raise CancelRequested
+                await walk.execute(node)
     except CancelRequested:
-        walk.close_open_attempts()
-        return await _complete(env, RunStatus.Cancelled, walk.last_checkpoint)
-    except StateFailedForGood:
-        return await _complete(env, RunStatus.Failed, walk.last_checkpoint)
-    except ContextFailure as conflict:
-        # No state joins these writes, so the run itself says what is wrong with it.
-        info = safe_info(conflict.info).model_dump(mode="json")
-        env.io.writer.add_domain(DomainEvent(name=EVENT_CONTEXT_CONFLICT, payload=info))
-        return await _complete(env, RunStatus.Failed, walk.last_checkpoint)
+        return _End.cancelled
     except RunParked:
-        await _farewell(env)
-        return RunResult(run_id=env.run_id, phase=RunPhase.Running)
-    return await _complete(env, RunStatus.Completed, final)
+        return _End.parked
+    except StateFailedForGood:
+        return _End.failed
+    return _End.completed
+
+
+async def _finish(env: DriveEnv, walk: Walk, end: _End) -> RunResult:
+    match end:
+        case _End.parked:
+            return await _park(env)
+        case _End.cancelled:
+            walk.close_open_attempts("run_cancelled", "the run was cancelled during this attempt")
+            return await _complete(env, RunStatus.Cancelled, await walk.contexts.checkpoint())
+        case _End.completed:
+            try:
+                return await _complete(env, RunStatus.Completed, await walk.contexts.final())
+            except ContextFailure as conflict:
+                # No state joins these writes, so the run itself says what is wrong with it.
+                _say(env, EVENT_CONTEXT_CONFLICT, conflict.info)
+        case _End.failed:
+            walk.close_open_attempts(ORPHANED, "the driver died during this attempt")
+            if walk.stopped is not None and walk.stopped.code == "run_deadline_exceeded":
+                _say(env, EVENT_DEADLINE_EXCEEDED, walk.stopped)
+    return await _complete(env, RunStatus.Failed, await walk.contexts.checkpoint())
+
+
+async def _park(env: DriveEnv) -> RunResult:
+    # A request to cancel that comes now is met by whoever resolves or resumes the run.
+    with contextlib.suppress(CancelRequested):
+        await env.io.writer.flush()
+    await _farewell(env)
+    return RunResult(run_id=env.run_id, phase=RunPhase.Running)
 
 
 async def _complete(env: DriveEnv, status: RunStatus, final: ArtifactId | None) -> RunResult:
@@ -94,22 +139,49 @@ async def _complete(env: DriveEnv, status: RunStatus, final: ArtifactId | None) 
     return RunResult(run_id=env.run_id, phase=RunPhase(status.value), final_snapshot_id=final)
 
 
-async def _write_in_time(writer: RunWriter) -> None:
-    """Make the opening of a long attempt durable, so that others can see it."""
+def _say(env: DriveEnv, name: str, info: ErrorInfo) -> None:
+    """An error that is the run's own, no state's."""
+    payload = safe_info(info).model_dump(mode="json")
+    env.io.writer.add_domain(DomainEvent(name=name, payload=payload))
+
+
+async def _watch(env: DriveEnv, walk: Walk, working: anyio.CancelScope) -> None:
+    """What goes by the clock: long attempts become visible, deadlines pass, others interfere."""
+    writer, config = env.io.writer, env.config
+    began = look_at = anyio.current_time()
     while True:
         await anyio.sleep(WATCH_INTERVAL_S)
-        if writer.has_pending:
-            try:
+        now = anyio.current_time()
+        if config.run_deadline_ms is not None and now - began >= config.run_deadline_ms / 1000:
+            walk.stop(
+                _late("run_deadline_exceeded", "the run took too long", config.run_deadline_ms)
+            )
+        for running in walk.running:
+            if running.deadline is not None and now >= running.deadline:
+                running.stop(
+                    _late(
+                        "state_deadline_exceeded",
+                        "the attempt took too long",
+                        config.state_deadline_ms,
+                    )
+                )
+        try:
+            if writer.has_pending:
                 await writer.flush()
-            except CancelRequested:
-                # The walk meets the same request at its own next append.
-                continue
+            elif now - look_at >= LOOK_INTERVAL_S:
+                look_at = now
+                await writer.look()
+        except CancelRequested:
+            working.cancel()
+
+
+def _late(code: str, message: str, deadline_ms: int | None) -> ErrorInfo:
+    return error_info(code, message, deadline_ms=deadline_ms)
 
 
 async def _farewell(env: DriveEnv) -> None:
     """Say that this driver stopped, if the store lets it; nothing depends on it."""
     with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL_S):
-        env.io.writer.drop_pending()
         payload: dict[str, Json] = {"driver_id": env.driver.driver_id}
         env.io.writer.add_domain(DomainEvent(name=EVENT_DRIVER_STOPPED, payload=payload))
         try:

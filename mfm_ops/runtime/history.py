@@ -5,111 +5,33 @@ else. Deciding what to do next is left to `executor`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple, cast
+from typing import cast
 
 from mfm_ops.machine import events as ev
-from mfm_ops.machine.canonical import Json
+from mfm_ops.machine.canonical import Json, canonical_json_bytes
 from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.engine import RunPhase, RunResult
-from mfm_ops.machine.errors import StateError, StorageError, StorageFailure
-from mfm_ops.machine.events import DomainEvent, EventEnvelope, RunStatus
-from mfm_ops.machine.ids import ArtifactId, FactKey, OpId, RunId, StateId
+from mfm_ops.machine.errors import ErrorInfo, StorageError, StorageFailure
+from mfm_ops.machine.events import DomainEvent, EventEnvelope
+from mfm_ops.machine.ids import ArtifactId, FactKey, RunId, StateId
 from mfm_ops.runtime.facts import BoundFact
+from mfm_ops.runtime.records import (
+    ORPHANED,
+    Fork,
+    Intent,
+    Resolution,
+    RunHistory,
+    StateRecord,
+    StateStatus,
+)
 
-__all__ = ["Folding", "Intent", "RunHistory", "StateRecord", "StateStatus", "fold"]
-
-ORPHANED = "attempt_orphaned"
-
-
-class StateStatus(StrEnum):
-    """Where one state stands; `running` is an attempt that has not ended (or never will)."""
-
-    running = "running"
-    completed = "completed"
-    failed = "failed"
-
-
-@dataclass(slots=True)
-class StateRecord:
-    """One state's attempts so far.
-
-    `attempts` counts all of them, `charged` those that count against `max_attempts`.
-    """
-
-    state_id: StateId
-    status: StateStatus
-    base_snapshot_id: ArtifactId
-    attempts: int = 0
-    charged: int = 0
-    snapshot_id: ArtifactId | None = None
-    error: StateError | None = None
-    failure_snapshot_id: ArtifactId | None = None
-    entered_ts_millis: int | None = None
-    ended_ts_millis: int | None = None
-    ended_seq: int = 0
-
-
-class Intent(NamedTuple):
-    """An effect that was announced: whose, under which fact key, with which request."""
-
-    state_id: StateId | None
-    key: FactKey
-    request_id: ArtifactId
-
-
-@dataclass(slots=True)
-class RunHistory:
-    """A run as its events tell it. `states` is in the order in which they were first entered."""
-
-    run_id: RunId
-    op_id: OpId
-    manifest_id: ArtifactId
-    initial_snapshot_id: ArtifactId
-    started_ts_millis: int | None
-    head_seq: int = 0
-    states: dict[StateId, StateRecord] = field(default_factory=dict)
-    facts: dict[FactKey, BoundFact] = field(default_factory=dict)
-    drivers: list[dict[str, Json]] = field(default_factory=list)
-    stopped_drivers: set[str] = field(default_factory=set)
-    open_intents: dict[FactKey, Intent] = field(default_factory=dict)
-    unknown_effects: dict[FactKey, Intent] = field(default_factory=dict)
-    cancel_requested: bool = False
-    conflict: dict[str, Json] | None = None
-    status: RunStatus | None = None
-    final_snapshot_id: ArtifactId | None = None
-    ended_ts_millis: int | None = None
-
-    @property
-    def phase(self) -> RunPhase:
-        """The run's phase; a parked run is `Running`."""
-        return RunPhase.Running if self.status is None else RunPhase(self.status.value)
-
-    @property
-    def parked(self) -> bool:
-        """Whether the run waits for somebody to resolve an effect of unknown outcome."""
-        return self.status is None and bool(self.unknown_effects)
-
-    @property
-    def driver(self) -> dict[str, Json] | None:
-        """The newest driver's mark, unless it said that it stopped."""
-        if not self.drivers or self.drivers[-1].get("driver_id") in self.stopped_drivers:
-            return None
-        return self.drivers[-1]
-
-    @property
-    def failure(self) -> StateRecord | None:
-        """The state whose failure ended the run, or the last one that failed so far."""
-        failed = [s for s in self.states.values() if s.status is StateStatus.failed]
-        return max(failed, key=lambda s: s.ended_seq, default=None)
-
-    @property
-    def result(self) -> RunResult:
-        """What the engine answers for this run as it stands."""
-        return RunResult(
-            run_id=self.run_id, phase=self.phase, final_snapshot_id=self.final_snapshot_id
-        )
+__all__ = [
+    "Folding",
+    "Intent",
+    "RunHistory",
+    "StateRecord",
+    "StateStatus",
+    "fold",
+]
 
 
 def fold(run_id: RunId, envelopes: Iterable[EventEnvelope]) -> RunHistory:
@@ -218,11 +140,11 @@ class Folding:
 
     def _ended(self, history: RunHistory, state: StateRecord) -> None:
         state.ended_ts_millis, state.ended_seq = self._ts, self._seq
-        # An effect is in doubt only while its attempt is open.
-        for intents in (history.open_intents, history.unknown_effects):
-            for intent in list(intents.values()):
-                if intent.state_id == state.state_id:
-                    del intents[intent.key]
+        history.failed_effects.pop(state.state_id, None)
+        # An announced effect is over with its attempt; one of unknown outcome stays so.
+        for intent in list(history.open_intents.values()):
+            if intent.state_id == state.state_id:
+                del history.open_intents[intent.key]
 
     def _domain(self, event: DomainEvent, envelope: EventEnvelope) -> None:
         history = self._open_run()
@@ -243,9 +165,11 @@ class Folding:
                 intent = self._intent(payload, envelope.state_id)
                 history.unknown_effects[intent.key] = intent
             case ev.EVENT_EFFECT_RESOLVED:
-                history.unknown_effects.pop(FactKey(str(payload.get("key"))), None)
-            case ev.EVENT_CONTEXT_CONFLICT:
-                history.conflict = payload
+                self._resolved(history, payload, envelope.state_id)
+            case ev.EVENT_CONTEXT_CONFLICT | ev.EVENT_DEADLINE_EXCEEDED:
+                history.run_error = self._error_info(payload)
+            case ev.EVENT_FORKED_FROM:
+                history.forked_from = self._fork(payload)
             case ev.EVENT_CANCEL_REQUESTED:
                 history.cancel_requested = True
             case _:
@@ -270,6 +194,34 @@ class Folding:
             )
         history.open_intents.pop(recorded.key, None)
         history.unknown_effects.pop(recorded.key, None)
+
+    def _resolved(
+        self, history: RunHistory, payload: dict[str, Json], state_id: StateId | None
+    ) -> None:
+        key = FactKey(str(payload.get("key")))
+        history.unknown_effects.pop(key, None)
+        history.open_intents.pop(key, None)
+        if payload.get("as") == Resolution.failed and state_id is not None:
+            history.failed_effects[state_id] = key
+
+    def _error_info(self, payload: dict[str, Json]) -> ErrorInfo:
+        try:
+            return ErrorInfo.model_validate_json(canonical_json_bytes(payload))
+        except ValueError:
+            self._expect(False, "error_payload")
+            raise
+
+    def _fork(self, payload: dict[str, Json]) -> Fork:
+        overrides = payload.get("overrides_id")
+        try:
+            return Fork(
+                RunId(str(payload.get("run_id"))),
+                StateId(str(payload.get("state_id"))),
+                None if overrides is None else ArtifactId(str(overrides)),
+            )
+        except ValueError:
+            self._expect(False, "fork_payload")
+            raise
 
     def _intent(self, payload: dict[str, Json], state_id: StateId | None) -> Intent:
         key, request_id = payload.get("key"), payload.get("request_id")

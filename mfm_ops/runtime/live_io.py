@@ -6,6 +6,7 @@ event durable, and only then does the handler see the answer. Choosing the trans
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -32,6 +33,13 @@ from mfm_ops.machine.ids import ArtifactId, FactKey
 from mfm_ops.machine.io import IoCall, IoResult
 from mfm_ops.machine.meta import SideEffectKind
 from mfm_ops.machine.transport import LiveIoEnv, LiveIoTransport, TransportReply
+from mfm_ops.runtime.fact_keys import (
+    ambient_key,
+    default_key,
+    one_at_a_time,
+    refuse_key,
+    request_bytes,
+)
 from mfm_ops.runtime.facts import BoundFact, FactIndex
 from mfm_ops.runtime.persist import (
     DEPTH_OF_META,
@@ -44,20 +52,15 @@ from mfm_ops.runtime.router import Router
 from mfm_ops.runtime.sources import Sources
 from mfm_ops.runtime.writer import CancelRequested, RunWriter
 
-__all__ = ["LiveIo", "OutcomeUnrecordable", "RunIo", "ambient_key", "default_key"]
+__all__ = ["EffectInDoubt", "LiveIo", "RunIo"]
 
 MAX_RANDOM_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
 
-class OutcomeUnrecordable(Exception):
-    """An effect happened whose answer cannot be recorded: the run must be parked."""
-
-    def __init__(self, key: FactKey, request_id: ArtifactId) -> None:
-        super().__init__("the answer of a side effect could not be recorded")
-        self.key = key
-        self.request_id = request_id
+class EffectInDoubt(Exception):
+    """An effect was begun and no outcome of it is recorded: the run must be parked."""
 
 
 @dataclass(slots=True)
@@ -72,31 +75,6 @@ class RunIo:
     in_flight: dict[FactKey, anyio.Event] = field(default_factory=dict)
 
 
-def default_key(namespace: str, env: LiveIoEnv, request_id: ArtifactId) -> FactKey:
-    """The key of a call without one: state and request, never the order of calls in time."""
-    return FactKey(f"mfm:{namespace}|state:{env.state_id}|req:{request_id}")
-
-
-def ambient_key(kind: str, run_id: str, state_id: str, attempt: int, ordinal: int) -> FactKey:
-    """The key of the clock's or the random source's `ordinal`-th answer in an attempt."""
-    return FactKey(f"mfm:{kind}|run:{run_id}|state:{state_id}|attempt:{attempt}|ord:{ordinal}")
-
-
-def request_bytes(call: IoCall) -> bytes:
-    """The canonical bytes of a request, whose hash is its id.
-
-    Raises:
-        IoFailure: `io_request_invalid` or `secrets_detected`.
-    """
-    try:
-        return scanned_canonical_bytes(
-            {"namespace": call.namespace, "request": cast(Json, call.request)},
-            "io_request_invalid",
-        )
-    except Refused as refused:
-        raise IoFailure(IoError(Other=refused.info)) from None
-
-
 class LiveIo:
     """The `IoProvider` of one attempt of a live run."""
 
@@ -105,18 +83,28 @@ class LiveIo:
         self._router = router
         self._env = env
         self._ordinals = {"now_millis": 0, "random_bytes": 0}
-        self.unrecordable: OutcomeUnrecordable | None = None
+        # Effects that were begun and are not settled: key to request. Kept here too, since a
+        # handler that swallows an exception does not undo an effect.
+        self.in_doubt: dict[FactKey, ArtifactId] = {}
+        # Called when the last of them is settled.
+        self.when_settled: Callable[[], None] | None = None
+        self._over = False
         self._effect = env.side_effects is SideEffectKind.ApplySideEffect
+
+    def close(self) -> None:
+        """The attempt is over: what its handler left running may record nothing any more."""
+        self._over = True
 
     async def call(self, call: IoCall) -> IoResult:
         """See `IoProvider.call`."""
+        self._refuse_when_over()
         if self._env.side_effects is SideEffectKind.Pure:
             raise IoFailure(IoError(Other=error_info("io_pure_state", "a pure state called out")))
         request = request_bytes(call)
         request_id = artifact_id_for_bytes(request)
         key = call.fact_key or default_key(call.namespace, self._env, request_id)
-        _refuse_key(key)
-        async with _once(self._run.in_flight, key):
+        refuse_key(key)
+        async with one_at_a_time(self._run.in_flight, key):
             bound = self._run.facts.get(key)
             if bound is not None:
                 if bound.request_id != request_id:
@@ -128,10 +116,15 @@ class LiveIo:
                 await self._announce(key, request_id)
             # What was recorded is what is asked: the caller may still hold the request.
             frozen = call.model_copy(update={"request": orjson.loads(request)["request"]})
-            reply = await self._perform(transport, frozen)
-            # It has happened: whoever is cancelled now still says so first.
-            with anyio.CancelScope(shield=True):
-                payload, payload_id = await self._record_reply(call, key, request_id, reply)
+            try:
+                reply = await self._perform(transport, frozen)
+                # It has happened: whoever is cancelled now still says so first.
+                with anyio.CancelScope(shield=True):
+                    payload, payload_id = await self._record_reply(call, key, request_id, reply)
+            except IoFailure:
+                self._settled(key)
+                raise
+            self._settled(key)
             # Read back, so that a handler sees what a replay will, the order of keys included.
             return IoResult(response=orjson.loads(payload), recorded_payload_id=payload_id)
 
@@ -154,12 +147,12 @@ class LiveIo:
 
     async def record_value(self, key: FactKey, value: Json) -> ArtifactId:
         """See `IoProvider.record_value`."""
-        _refuse_key(key)
+        refuse_key(key)
         try:
             payload = await self._run.persister.scanned(value, "io_response_invalid")
         except Refused as refused:
             raise IoFailure(IoError(Other=refused.info)) from None
-        async with _once(self._run.in_flight, key):
+        async with one_at_a_time(self._run.in_flight, key):
             return await self._bind_value(key, payload, "record_value")
 
     async def get_recorded_fact(self, key: FactKey) -> ArtifactId | None:
@@ -204,6 +197,17 @@ class LiveIo:
         payload: dict[str, Json] = {"key": str(key), "request_id": str(request_id)}
         self._add(DomainEvent(name=EVENT_IO_INTENT, payload=payload))
         await self._run.writer.flush()
+        self.in_doubt[key] = request_id
+
+    def _settled(self, key: FactKey) -> None:
+        """What came of an effect is known."""
+        if self.in_doubt.pop(key, None) and not self.in_doubt and self.when_settled is not None:
+            self.when_settled()
+
+    def _refuse_when_over(self) -> None:
+        if self._over:
+            info = error_info("io_attempt_over", "the attempt that this belongs to has ended")
+            raise IoFailure(IoError(Other=info))
 
     def _after_effect(self, info: ErrorInfo) -> ErrorInfo:
         """A failed effect may have happened all the same: repeating it needs its key."""
@@ -238,12 +242,9 @@ class LiveIo:
             "code": str(refused.info.code),
         }
         self._add(DomainEvent(name=EVENT_IO_REFUSED, payload=payload))
-        if self._effect:
-            # Kept here too: a handler that swallows the exception does not undo the effect.
-            self.unrecordable = OutcomeUnrecordable(key, request_id)
         await self._run.writer.flush()
-        if self.unrecordable is not None:
-            raise self.unrecordable
+        if self._effect:
+            raise EffectInDoubt
         raise IoFailure(IoError(Other=refused.info))
 
     async def _bind_value(self, key: FactKey, payload: bytes, source: str) -> ArtifactId:
@@ -266,6 +267,7 @@ class LiveIo:
 
     async def _bind(self, fact: BoundFact) -> None:
         """Bind, and make it durable, past a cancellation; a failed append leaves the key free."""
+        self._refuse_when_over()
         self._run.facts.bind(fact)
         self._add(
             DomainEvent(
@@ -307,31 +309,7 @@ def _safe_meta(reply: TransportReply) -> dict[str, Json]:
     return meta
 
 
-def _refuse_key(key: FactKey) -> None:
-    """A fact's key stands in events as it is: it must have a canonical form and hold no secret."""
-    try:
-        scanned_canonical_bytes(str(key), "io_request_invalid")
-    except Refused as refused:
-        raise IoFailure(IoError(Other=refused.info)) from None
-
-
 def _conflict(code: str, key: FactKey) -> IoFailure:
     return IoFailure(
         IoError(Other=error_info(code, "the fact key is bound to something else", key=str(key)))
     )
-
-
-class _once:  # noqa: N801 - a context manager, read as a verb
-    """Lets one task at a time work on a fact key; the others wait and then find it bound."""
-
-    def __init__(self, in_flight: dict[FactKey, anyio.Event], key: FactKey) -> None:
-        self._in_flight = in_flight
-        self._key = key
-
-    async def __aenter__(self) -> None:
-        while (busy := self._in_flight.get(self._key)) is not None:
-            await busy.wait()
-        self._in_flight[self._key] = anyio.Event()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._in_flight.pop(self._key).set()

@@ -38,6 +38,11 @@ class AttemptRecorder:
         self._profile = profile
         self._state_id = state_id
         self._attempt = attempt
+        self._over = False
+
+    def close(self) -> None:
+        """The attempt is over: what its handler left running may add no more events."""
+        self._over = True
 
     async def emit(self, event: DomainEvent) -> None:
         """See `EventRecorder.emit`."""
@@ -45,6 +50,9 @@ class AttemptRecorder:
 
     async def emit_many(self, events: Sequence[DomainEvent]) -> None:
         """See `EventRecorder.emit_many`."""
+        if self._over:
+            info = error_info("io_attempt_over", "the attempt that this belongs to has ended")
+            raise RunFailure(RunError(Other=info))
         for event in [_checked(event) for event in events]:
             if keeps(self._profile, event.name):
                 self._writer.add_domain(event, self._state_id, self._attempt)

@@ -9,8 +9,9 @@ from mfm_ops.machine.ids import ArtifactId, FactKey, RunId
 from mfm_ops.machine.io import IoCall, IoResult
 from mfm_ops.machine.meta import SideEffectKind
 from mfm_ops.machine.transport import LiveIoEnv
+from mfm_ops.runtime.fact_keys import ambient_key, default_key, request_bytes
 from mfm_ops.runtime.facts import BoundFact
-from mfm_ops.runtime.live_io import MAX_RANDOM_BYTES, ambient_key, default_key, request_bytes
+from mfm_ops.runtime.live_io import MAX_RANDOM_BYTES
 from mfm_ops.runtime.persist import Persister, Refused, scanned_canonical_bytes
 
 __all__ = ["RecordedFacts", "ReplayIo"]

@@ -4,7 +4,7 @@ A state sees the initial context plus what its ancestors wrote (the contract, se
 parent that is the parent's own snapshot; only joins merge.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from heapq import heapify, heappop, heappush
 
 from mfm_ops.machine.codes import error_info
@@ -13,7 +13,7 @@ from mfm_ops.machine.ids import StateId
 from mfm_ops.machine.plan import StateGraph
 from mfm_ops.runtime.context import Delta, Snapshot
 
-__all__ = ["Schedule", "merge"]
+__all__ = ["Frontier", "Schedule", "merge"]
 
 
 class Schedule:
@@ -22,28 +22,22 @@ class Schedule:
     def __init__(self, graph: StateGraph) -> None:
         ids = [node.id for node in graph.states]
         self._position = {state_id: index for index, state_id in enumerate(ids)}
-        self._parents: list[list[int]] = [[] for _ in ids]
-        children: list[list[int]] = [[] for _ in ids]
+        self.parent_positions: list[list[int]] = [[] for _ in ids]
+        self.child_positions: list[list[int]] = [[] for _ in ids]
         # A repeated edge says nothing new.
         for start, end in dict.fromkeys((edge.from_, edge.to) for edge in graph.edges):
             upstream, downstream = self._position[start], self._position[end]
-            self._parents[downstream].append(upstream)
-            children[upstream].append(downstream)
+            self.parent_positions[downstream].append(upstream)
+            self.child_positions[upstream].append(downstream)
         self._ids = ids
-        waiting = [len(parents) for parents in self._parents]
-        ready = [index for index, count in enumerate(waiting) if count == 0]
-        heapify(ready)
-        order: list[int] = []
-        while ready:
-            index = heappop(ready)
-            order.append(index)
-            for child in children[index]:
-                waiting[child] -= 1
-                if waiting[child] == 0:
-                    heappush(ready, child)
-        self._order = order
-        self._sinks = [index for index in range(len(ids)) if not children[index]]
+        self._sinks = [index for index in range(len(ids)) if not self.child_positions[index]]
         self._ancestors: list[int] | None = None
+        self._order: list[int] = []
+        frontier = Frontier(self, ())
+        while frontier:
+            state_id = frontier.pop()
+            self._order.append(self._position[state_id])
+            frontier.completed(state_id)
 
     @property
     def order(self) -> tuple[StateId, ...]:
@@ -53,11 +47,14 @@ class Schedule:
     @property
     def needs_deltas(self) -> bool:
         """Whether some context is a merge, so that every state's delta must be kept."""
-        return len(self._sinks) > 1 or any(len(parents) > 1 for parents in self._parents)
+        joins = any(len(parents) > 1 for parents in self.parent_positions)
+        return joins or len(self._sinks) > 1
 
     def parents(self, state_id: StateId) -> tuple[StateId, ...]:
         """The direct predecessors, in plan order."""
-        return tuple(self._ids[index] for index in sorted(self._parents[self._position[state_id]]))
+        return tuple(
+            self._ids[index] for index in sorted(self.parent_positions[self._position[state_id]])
+        )
 
     def only_sink(self) -> StateId | None:
         """The state that all others lead to, when there is just one end."""
@@ -68,20 +65,67 @@ class Schedule:
         mask = self._ancestor_masks()[self._position[state_id]]
         return tuple(self._ids[index] for index in self._order if mask >> index & 1)
 
-    def is_ancestor(self, earlier: StateId, later: StateId) -> bool:
-        """Whether a path leads from `earlier` to `later`."""
-        mask = self._ancestor_masks()[self._position[later]]
-        return bool(mask >> self._position[earlier] & 1)
+    def position(self, state_id: StateId) -> int:
+        """A state's place in the plan."""
+        return self._position[state_id]
+
+    def id_at(self, position: int) -> StateId:
+        """The state at a place in the plan."""
+        return self._ids[position]
+
+    def ids_in(self, mask: int) -> list[StateId]:
+        """The states whose bits are set, in plan order."""
+        found = []
+        while mask:
+            lowest = mask & -mask
+            found.append(self._ids[lowest.bit_length() - 1])
+            mask ^= lowest
+        return found
+
+    def ancestor_mask(self, state_id: StateId) -> int:
+        """The states with a path to `state_id`, one bit each at its place in the plan."""
+        return self._ancestor_masks()[self._position[state_id]]
 
     def _ancestor_masks(self) -> list[int]:
         # One bit a state: a set of ten thousand ancestors is an integer of 1.2 KiB.
         if self._ancestors is None:
             masks = [0] * len(self._ids)
             for index in self._order:
-                for parent in self._parents[index]:
+                for parent in self.parent_positions[index]:
                     masks[index] |= masks[parent] | (1 << parent)
             self._ancestors = masks
         return self._ancestors
+
+
+class Frontier:
+    """Which states may start now; plan order among those that are ready."""
+
+    def __init__(self, schedule: Schedule, completed: Container[StateId]) -> None:
+        self._schedule = schedule
+        self._waiting = [
+            sum(schedule.id_at(parent) not in completed for parent in parents)
+            for parents in schedule.parent_positions
+        ]
+        self._ready = [
+            index
+            for index, count in enumerate(self._waiting)
+            if count == 0 and schedule.id_at(index) not in completed
+        ]
+        heapify(self._ready)
+
+    def __bool__(self) -> bool:
+        return bool(self._ready)
+
+    def pop(self) -> StateId:
+        """The first ready state, which is no longer ready."""
+        return self._schedule.id_at(heappop(self._ready))
+
+    def completed(self, state_id: StateId) -> None:
+        """What waited for this state only is ready now."""
+        for child in self._schedule.child_positions[self._schedule.position(state_id)]:
+            self._waiting[child] -= 1
+            if self._waiting[child] == 0:
+                heappush(self._ready, child)
 
 
 def merge(
@@ -98,15 +142,15 @@ def merge(
     Raises:
         ContextFailure: `context_write_conflict`, naming the key and the states.
     """
-    last_writers: dict[str, list[StateId]] = {}
+    # One bit a writer, as in the masks of ancestors: ten thousand writers of one key stay cheap.
+    last_writers: dict[str, int] = {}
     for state_id in states:
         for key in deltas.get(state_id, {}):
-            writers = last_writers.setdefault(key, [])
-            writers[:] = [w for w in writers if not schedule.is_ancestor(w, state_id)]
-            writers.append(state_id)
+            earlier = last_writers.get(key, 0) & ~schedule.ancestor_mask(state_id)
+            last_writers[key] = earlier | 1 << schedule.position(state_id)
     merged: dict[str, bytes | None] = {}
     for key in sorted(last_writers):
-        writers = last_writers[key]
+        writers = schedule.ids_in(last_writers[key])
         values = {deltas[writer][key] for writer in writers}
         if len(values) > 1:
             raise ContextFailure(

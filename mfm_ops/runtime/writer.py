@@ -5,9 +5,10 @@ driver learns that others have written: control events are obeyed, a newer drive
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import RunError, RunFailure, StorageError, StorageFailure
@@ -61,6 +62,8 @@ class RunWriter:
         self._lock = anyio.Lock(fast_acquire=True)
         self._broken: StorageFailure | RunFailure | None = None
         self.cancel_requested = False
+        # Several states are at work: an append waits for what they are just about to add.
+        self.gathers = False
 
     @property
     def head_seq(self) -> int:
@@ -116,16 +119,36 @@ class RunWriter:
                 did were recorded.
             CancelRequested: they are written, and the run should end.
         """
+        if self.gathers:
+            await checkpoint()
         async with self._lock:
-            try:
-                while self._pending and self._broken is None:
-                    await self._append_pending()
-            except (StorageFailure, RunFailure) as failure:
-                self._broken = failure
-            if self._broken is not None:
-                raise self._broken
+            await self._guarded(self._append_all)
         if self.cancel_requested:
             raise CancelRequested
+
+    async def look(self) -> None:
+        """Learn what others have appended meanwhile; raises as `flush`."""
+        async with self._lock:
+            await self._guarded(self._look)
+        if self.cancel_requested:
+            raise CancelRequested
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        if self._broken is None:
+            try:
+                await work()
+            except (StorageFailure, RunFailure) as failure:
+                self._broken = failure
+        if self._broken is not None:
+            raise self._broken
+
+    async def _append_all(self) -> None:
+        while self._pending and self._broken is None:
+            await self._append_pending()
+
+    async def _look(self) -> None:
+        if await self._store.head_seq(self._run_id) != self._head:
+            await self._catch_up()
 
     async def _append_pending(self) -> None:
         # What other tasks add during the append goes on from what is in flight.

@@ -705,8 +705,7 @@ class EngineControlSuite:
         assert again.phase is RunPhase.Failed
         failed = (await bench.history(again.run_id)).failure
         assert failed is not None
-        assert failed.error is not None
-        assert failed.error.info.code == "missing_fact_key"
+        assert failed.info.code == "missing_fact_key"
 
     async def test_a_replay_of_a_run_that_is_not_there_is_refused_and_nothing_is_stored(
         self, bench: Bench

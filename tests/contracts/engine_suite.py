@@ -463,9 +463,9 @@ class EngineSuite:
         assert result.phase is RunPhase.Failed
         names = await bench.names(result.run_id)
         assert names[-2:] == [EVENT_CONTEXT_CONFLICT, "RunCompleted"]
-        conflict = (await bench.history(result.run_id)).conflict
-        assert conflict is not None
-        assert conflict["code"] == "context_write_conflict"
+        failure = (await bench.history(result.run_id)).failure
+        assert failure is not None
+        assert (failure.info.code, failure.state_id) == ("context_write_conflict", None)
 
     # What a start refuses
 

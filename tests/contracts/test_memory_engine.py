@@ -4,6 +4,7 @@ import pytest
 
 from mfm_ops.storage.memory import MemoryStore
 from tests.contracts.engine_control_suite import EngineControlSuite
+from tests.contracts.engine_parallel_suite import EngineParallelSuite
 from tests.contracts.engine_suite import EngineSuite
 from tests.support import Bench
 
@@ -26,3 +27,8 @@ class TestMemoryEngine(EngineSuite):
 
 class TestMemoryEngineControl(EngineControlSuite):
     pass
+
+
+class TestMemoryEngineParallel(EngineParallelSuite):
+    # Schedules differ in what the engine does, not in what the store does.
+    schedules = 1000

@@ -14,7 +14,8 @@ from mfm_ops.machine.engine import RunPhase
 from mfm_ops.machine.errors import StateError, StorageFailure
 from mfm_ops.machine.events import EventEnvelope, RunStatus
 from mfm_ops.machine.ids import ArtifactId, FactKey, RunId
-from mfm_ops.runtime.history import ORPHANED, Folding, RunHistory, StateStatus, fold
+from mfm_ops.runtime.history import Folding, RunHistory, StateStatus, fold
+from mfm_ops.runtime.records import ORPHANED
 from tests.support import OP, SOME_ID, domain, failure, kernel, sid
 
 RUN = RunId("6ba7b810-9dad-11d1-80b4-00c04fd430c8")

@@ -1,0 +1,60 @@
+"""The names under which answers are recorded: what a request is, and which fact key it has."""
+
+import anyio
+
+from mfm_ops.machine.errors import IoError, IoFailure
+from mfm_ops.machine.ids import ArtifactId, FactKey
+from mfm_ops.machine.io import IoCall
+from mfm_ops.machine.transport import LiveIoEnv
+from mfm_ops.runtime.persist import Refused, scanned_canonical_bytes
+
+__all__ = ["ambient_key", "default_key", "one_at_a_time", "refuse_key", "request_bytes"]
+
+
+def default_key(namespace: str, env: LiveIoEnv, request_id: ArtifactId) -> FactKey:
+    """The key of a call without one: state and request, never the order of calls in time."""
+    return FactKey(f"mfm:{namespace}|state:{env.state_id}|req:{request_id}")
+
+
+def ambient_key(kind: str, run_id: str, state_id: str, attempt: int, ordinal: int) -> FactKey:
+    """The key of the clock's or the random source's `ordinal`-th answer in an attempt."""
+    return FactKey(f"mfm:{kind}|run:{run_id}|state:{state_id}|attempt:{attempt}|ord:{ordinal}")
+
+
+def request_bytes(call: IoCall) -> bytes:
+    """The canonical bytes of a request, whose hash is its id.
+
+    Raises:
+        IoFailure: `io_request_invalid` or `secrets_detected`.
+    """
+    try:
+        return scanned_canonical_bytes(
+            {"namespace": call.namespace, "request": call.request},
+            "io_request_invalid",
+        )
+    except Refused as refused:
+        raise IoFailure(IoError(Other=refused.info)) from None
+
+
+def refuse_key(key: FactKey) -> None:
+    """A fact's key stands in events as it is: it must have a canonical form and hold no secret."""
+    try:
+        scanned_canonical_bytes(str(key), "io_request_invalid")
+    except Refused as refused:
+        raise IoFailure(IoError(Other=refused.info)) from None
+
+
+class one_at_a_time:  # noqa: N801 - a context manager, read as a phrase
+    """Lets one task at a time work on a fact key; the others wait and then find it bound."""
+
+    def __init__(self, in_flight: dict[FactKey, anyio.Event], key: FactKey) -> None:
+        self._in_flight = in_flight
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        while (busy := self._in_flight.get(self._key)) is not None:
+            await busy.wait()
+        self._in_flight[self._key] = anyio.Event()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._in_flight.pop(self._key).set()
