@@ -20,6 +20,12 @@ run_group = MfmGroup(
     name="run",
     help="Look at runs, and go on with them.\n\n"
     "RUN is a run's id, a unique prefix of it, or `last` for the newest run.",
+    lazy={
+        "replay": (
+            "mfm_ops.cli.replay:replay",
+            "Execute a run's handlers again on what it recorded, and compare.",
+        ),
+    },
 )
 _SHOWN_BY_DEFAULT = 20
 
