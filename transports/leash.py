@@ -1,6 +1,7 @@
-"""Holds the sandboxes of one process, so that none outlives it whenever it is killed.
+"""Holds what one process runs, so that nothing of it outlives it whenever it is killed.
 
-What happens then is `guard`'s, which runs as a process of its own from the first sandbox on.
+What happens then is the guard's (`guard` for sandboxes, `nix_guard` for Nix), which runs as a
+process of its own from the first time on.
 """
 
 import os
@@ -16,13 +17,16 @@ _GUARD = str(Path(__file__).with_name("guard.py"))
 
 
 class Leash:
-    """`fd` is to be held open by each sandbox's launcher and init, `mark` to be an argument of it.
+    """`fd` is to be held open by all that is on the leash, and `mark` is what it is known by.
+
+    In a sandbox both are for its launcher and init, and the mark is an argument. `guard` is the
+    script that waits.
 
     Raises:
         OSError: the guard could not be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guard: str = _GUARD) -> None:
         self.mark = f"mfm-{uuid.uuid4().hex}"
         owner_end, owner = os.pipe2(os.O_CLOEXEC)
         leash_end, self.fd = os.pipe2(os.O_CLOEXEC)
@@ -35,7 +39,7 @@ class Leash:
                     "-I",
                     "-S",
                     "-B",
-                    _GUARD,
+                    guard,
                     self.mark,
                     f"{owner_end}",
                     f"{leash_end}",
