@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import RunError, RunFailure
@@ -41,8 +41,10 @@ class _Progress:
         self.state_id = state_id
 
 
-def replay_run(app: App, reference: str, *, timeout_s: float | None = None) -> ReplayVerdict:
-    """Replay a run, named as in `reports.resolve_run`; for the main thread.
+def replay_run(app: App, reference: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+    """The verdict on a run, named as in `reports.resolve_run`; for the main thread.
+
+    It is the JSON of a `ReplayVerdict`.
 
     Raises:
         RunFailure: `plan_changed`; `replay_timeout` after `timeout_s` seconds, naming the state
@@ -55,7 +57,7 @@ def replay_run(app: App, reference: str, *, timeout_s: float | None = None) -> R
     progress = _Progress()
     with app.store_to_read() as store, _stoppable(timeout_s):
         try:
-            return asyncio.run(_replay(app, store, reference, progress))
+            verdict = asyncio.run(_replay(app, store, reference, progress))
         except _Overdue:
             info = error_info(
                 "replay_timeout",
@@ -65,6 +67,7 @@ def replay_run(app: App, reference: str, *, timeout_s: float | None = None) -> R
                 timeout_ms=round((timeout_s or 0) * 1000),
             )
             raise RunFailure(RunError(Other=info)) from None
+    return verdict.model_dump(mode="json")
 
 
 async def _replay(app: App, store: AnyStore, reference: str, progress: _Progress) -> ReplayVerdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import click
 
@@ -14,13 +14,13 @@ from mfm_ops.cli.tree import MfmCommand
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import ErrorInfo, RunFailure
 
-if TYPE_CHECKING:
-    from mfm_ops.runtime.verdict_model import Divergence, ReplayVerdict
-
 __all__ = ["replay"]
 
 _SHOWN_STATES: Final = 40
 _SHOWN_DIVERGENCES: Final = 5
+_COLUMNS: Final = ("state_id", "attempt", "recorded", "result")
+_FINE: Final = frozenset({"reproduced", "skipped"})
+_DIVERGED: Final = "the replay came to something else than the record"
 # The replay came to an end, but not to the record's.
 _NOT_REPRODUCED: Final = frozenset({"plan_changed", "replay_timeout"})
 
@@ -35,76 +35,63 @@ def _replay(session: Session, run: str, timeout: float | None) -> int:
             raise CommandFailure(failure.info, ExitCode.DIVERGED) from None
         raise
     if session.as_json:
-        if verdict.divergences:
+        if verdict["divergences"]:
             raise CommandFailure(_diverged(verdict), ExitCode.DIVERGED)
-        session.show(verdict.model_dump(mode="json"), "")
+        session.show(verdict, "")
         return ExitCode.DONE
     session.show(None, "\n".join(_lines(verdict)))
-    for note in verdict.notes:
+    for note in verdict["notes"]:
         session.note(f"note: {note}")
-    if verdict.divergences:
-        message = "the replay came to something else than the record"
-        info = error_info("replay_diverged", message)
-        raise CommandFailure(info, ExitCode.DIVERGED, run_id=str(verdict.run_id))
+    if verdict["divergences"]:
+        info = error_info("replay_diverged", _DIVERGED)
+        raise CommandFailure(info, ExitCode.DIVERGED, run_id=verdict["run_id"])
     return ExitCode.DONE
 
 
-def _diverged(verdict: ReplayVerdict) -> ErrorInfo:
+def _diverged(verdict: dict[str, Any]) -> ErrorInfo:
     """The first divergence field by field, and the whole verdict."""
+    first = verdict["divergences"][0]
     return error_info(
-        "replay_diverged",
-        "the replay came to something else than the record",
-        run_id=str(verdict.run_id),
-        **verdict.divergences[0].model_dump(mode="json"),
-        verdict=verdict.model_dump(mode="json"),
+        "replay_diverged", _DIVERGED, run_id=verdict["run_id"], **first, verdict=verdict
     )
 
 
-def _lines(verdict: ReplayVerdict) -> list[str]:
-    fine = ("reproduced", "skipped")
-    shown = [
-        one
-        for one in verdict.states
-        if len(verdict.states) <= _SHOWN_STATES or one.result.value not in fine
-    ]
+def _lines(verdict: dict[str, Any]) -> list[str]:
+    states, divergences = verdict["states"], verdict["divergences"]
     rows = [
-        [one.state_id, str(one.attempt), one.recorded.value, one.result.value, one.reason or ""]
-        for one in shown
+        [*(str(state[name]) for name in _COLUMNS), state["reason"] or ""]
+        for state in states
+        if len(states) <= _SHOWN_STATES or state["result"] not in _FINE
     ]
     headers = ["STATE", "ATTEMPT", "RECORDED", "REPLAY", "REASON"]
-    lines = table(headers, rows, width=screen_width(sys.stdout)) if rows else []
-    reproduced = sum(one.result.value in fine for one in verdict.states)
-    count = f"{reproduced} of {len(verdict.states)} states"
+    lines = [*table(headers, rows, width=screen_width(sys.stdout)), ""] if rows else []
+    count = f"{sum(state['result'] in _FINE for state in states)} of {len(states)} states"
     paint = Painter(sys.stdout)
-    if not verdict.divergences:
+    if not divergences:
         words = "reproduced"
-        if verdict.verdict == "reproduced_up_to":
-            words += f" up to {verdict.up_to}" if verdict.up_to else ": no state has begun"
-        return [*lines, "", f"{paint.good(words)} ({count})"]
-    for number, one in enumerate(verdict.divergences[:_SHOWN_DIVERGENCES]):
-        lines.append("")
-        lines += _divergence_lines(one, first=number == 0, paint=paint)
-    more = len(verdict.divergences) - _SHOWN_DIVERGENCES
+        if verdict["verdict"] == "reproduced_up_to":
+            words += f" up to {verdict['up_to']}" if verdict["up_to"] else ": no state has begun"
+        return [*lines, f"{paint.good(words)} ({count})"]
+    for number, divergence in enumerate(divergences[:_SHOWN_DIVERGENCES]):
+        title = paint.bad("divergence" if number else "first divergence")
+        lines += [*_divergence_lines(divergence, title), ""]
+    more = len(divergences) - _SHOWN_DIVERGENCES
     if more > 0:
-        lines += ["", f"and {more} more; --json has them all"]
-    return [*lines, "", f"{paint.bad('diverged')} ({count} reproduced)"]
+        lines += [f"and {more} more; --json has them all", ""]
+    return [*lines, f"{paint.bad('diverged')} ({count} reproduced)"]
 
 
-def _divergence_lines(one: Divergence, *, first: bool, paint: Painter) -> list[str]:
-    where = one.state_id or "the run's end"
-    what = [one.kind.value]
-    if one.key is not None:
-        what.append(escape(one.key))
-    if one.index is not None:
-        what.append(str(one.index))
-    title = "first divergence" if first else "divergence"
-    lines = [f"{paint.bad(title)} at {where}: {' '.join(what)}"]
-    lines += [
-        f"  {name}  {digest}"
-        for name, digest in (("recorded", one.recorded), ("replayed", one.replayed))
-        if digest is not None
+def _divergence_lines(divergence: dict[str, Any], title: str) -> list[str]:
+    what = [divergence[name] for name in ("kind", "key", "index") if divergence[name] is not None]
+    lines = [
+        f"{title} at {divergence['state_id'] or 'the end'}: {escape(' '.join(map(str, what)))}"
     ]
-    return lines + [f"  {escape(line)}" for line in one.diff]
+    lines += [
+        f"  {name}  {divergence[name]}"
+        for name in ("recorded", "replayed")
+        if divergence[name] is not None
+    ]
+    return lines + [f"  {escape(line)}" for line in divergence["diff"]]
 
 
 replay = MfmCommand(
