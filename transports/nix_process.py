@@ -198,11 +198,8 @@ class _Child:
         self._fds.close_all()
 
     def _read(self, reader: BoundedReader) -> None:
-        if reader.overflowed:
-            # Read on: blocked in a write, it would not hear that it is to end.
-            more = bool(os.read(reader.fd, _TAIL_BYTES))
-        else:
-            more = reader.read_some()
+        # Past its limit too: blocked in a write, it would not hear that it is to end.
+        more = os.read(reader.fd, _TAIL_BYTES) if reader.overflowed else reader.read_some()
         if not more:
             self._fds.unlisten(reader.fd)
         if reader.overflowed:

@@ -35,10 +35,9 @@ from transports.nix_answers import (
 )
 from transports.nix_commands import NixCommand, Step, nix_environment, nix_system
 from transports.nix_failures import nix_failure, reason_of
-from transports.nix_policy import NixPolicy
 from transports.nix_process import NixProcesses
 from transports.nix_refs import AppRef, RefError, Workspace, flake_target
-from transports.policy import is_below
+from transports.policy import NixPolicy, is_below
 
 __all__ = ["NixSite", "Resolution", "Resolver"]
 

@@ -1,4 +1,4 @@
-"""The site's policy for running programs: what may run, what it sees, how much it may use.
+"""The site's policy: what may run, what it sees, how much it may use, which flakes it may be of.
 
 Pure data with its rules. Where the values come from is the settings' business, enforcing them is
 `sandbox`, `program` and `process_exec`.
@@ -6,11 +6,11 @@ Pure data with its rules. Where the values come from is the settings' business, 
 
 import posixpath
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from mfm_ops.machine.canonical import Json
 
-__all__ = ["ExecPolicy", "NIX_STORE", "SandboxKind", "is_below", "is_utf8"]
+__all__ = ["ExecPolicy", "NIX_STORE", "NixPolicy", "SandboxKind", "is_below", "is_utf8"]
 
 SandboxKind = Literal["bubblewrap", "off"]
 
@@ -78,6 +78,23 @@ class ExecPolicy:
             for name, value in asdict(self).items()
             if name != "pass_stderr"
         }
+
+
+class NixPolicy(NamedTuple):
+    """How `nix.exec` resolves; which flakes a run may name is its manifest's word, not the site's.
+
+    `allow_dirty`: a git tree with uncommitted changes may be resolved, as unpinned.
+    `require_locked_rev`: only what a version control's revision names may be. `program` is the
+    absolute path of `nix`, None for the first on PATH.
+    """
+
+    program: str | None = None
+    allow_dirty: bool = False
+    require_locked_rev: bool = False
+
+    def to_json(self) -> dict[str, Json]:
+        """The policy as the JSON object that is a part of the stored one."""
+        return self._asdict()
 
 
 def _require_kind(kind: str) -> None:

@@ -4,6 +4,7 @@ Which layer may say what is left to `layers`, the rules of a policy's fields to
 `transports.policy`.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,18 @@ def _path(value: Any, source: Source) -> Path:
     return expand(value, source.base, source.home)
 
 
+def _program(value: Any, source: Source) -> str:
+    return os.path.normpath(_path(value, source))
+
+
+def _flag(value: Any, source: Source) -> bool:
+    if source.is_text:
+        value = {"true": True, "1": True, "false": False, "0": False}.get(value, value)
+    if type(value) is not bool:
+        raise ValueError("must be true or false")
+    return value
+
+
 def _choice(value: Any, _: Source, *, of: tuple[str, ...]) -> str:
     if value not in of:
         raise ValueError(f"must be one of {', '.join(of)}")
@@ -87,10 +100,7 @@ def _policy(value: Any, source: Source, *, name: str) -> Any:
     if isinstance(default, tuple):
         value = _texts(value, source, "paths")
     elif isinstance(default, bool):
-        if source.is_text:
-            value = {"true": True, "1": True, "false": False, "0": False}.get(value, value)
-        if type(value) is not bool:
-            raise ValueError("must be true or false")
+        value = _flag(value, source)
     elif isinstance(default, int):
         if value == _NO_LIMIT:
             return None
@@ -124,6 +134,10 @@ def _stricter_sandbox(new: str, allowed: str) -> bool:
 
 def _off(new: bool, allowed: bool) -> bool:
     return allowed or not new
+
+
+def _on(new: bool, allowed: bool) -> bool:
+    return new or not allowed
 
 
 def _fewer(new: tuple[str, ...], allowed: tuple[str, ...]) -> bool:
@@ -160,5 +174,8 @@ KEYS: Final[Mapping[str, Key]] = {
         _exec_key("exec.read_write_paths", _within),
         _exec_key("exec.network", _off),
         *(_exec_key(f"exec.limits.{name}", _lower) for name in _LIMITS),
+        _key("nix.program", _program, _same),
+        _key("nix.allow_dirty", _flag, _off),
+        _key("nix.require_locked_rev", _flag, _on),
     )
 }

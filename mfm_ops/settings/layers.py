@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.settings.keys import KEYS, Source, expand
-from transports.policy import ExecPolicy
+from transports.policy import ExecPolicy, NixPolicy
 
 __all__ = ["CONFIG_NAME", "Origin", "Settings", "load_settings"]
 
@@ -46,7 +47,12 @@ class Settings:
     log_format: str = "text"
     env_allowlist: tuple[str, ...] = ()
     exec_policy: ExecPolicy = field(default_factory=ExecPolicy)
+    nix_policy: NixPolicy = field(default_factory=NixPolicy)
     origins: tuple[Origin, ...] = ()
+
+    def site_policy(self) -> dict[str, Json]:
+        """The whole policy as it is stored, its digest standing in every fact."""
+        return {**self.exec_policy.to_json(), "nix": self.nix_policy.to_json()}
 
     def require_store_path(self) -> Path:
         """The store's file.
@@ -111,6 +117,9 @@ def load_settings(
         log_format=current["log.format"],
         env_allowlist=current["provenance.env_allowlist"],
         exec_policy=ExecPolicy(**policy),
+        nix_policy=NixPolicy(
+            **{name: current[f"nix.{name}"] for name in NixPolicy._fields},
+        ),
         origins=tuple(Origin(name, current[name], sources[name]) for name in KEYS),
     )
 
@@ -198,7 +207,7 @@ def _environment(environ: Mapping[str, str], cwd: Path, home: Path | None) -> _L
     values = {names[name]: text for name, text in environ.items() if text and name in names}
     for name in environ:
         # A misspelt limit that is passed over would be a limit that is not there.
-        if name.startswith("MFM_EXEC_") and name not in names:
+        if name.startswith(("MFM_EXEC_", "MFM_NIX_")) and name not in names:
             raise _invalid("environment", name, "no such setting" + _suggest(name, names))
     return Source("environment", cwd, home, is_text=True), values
 
@@ -257,4 +266,5 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
     values["log.level"] = "warning"
     values["log.format"] = "text"
     values["provenance.env_allowlist"] = ()
+    values |= {f"nix.{name}": value for name, value in NixPolicy()._asdict().items()}
     return values
