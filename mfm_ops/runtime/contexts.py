@@ -68,6 +68,13 @@ class RunContexts:
         await self._store(changed)
         return changed
 
+    async def base_id_of(self, state_id: StateId) -> ArtifactId:
+        """The id of `base_of(state_id)`, loaded and merged only where it must be."""
+        parents = self._schedule.parents(state_id)
+        if len(parents) == 1 and state_id not in self._overrides:
+            return self._completed[parents[0]]
+        return (await self.base_of(state_id)).artifact_id
+
     def completed(self, state_id: StateId, base: Snapshot, snapshot: Snapshot) -> None:
         """Keep what a state left."""
         if self._keeps_deltas:

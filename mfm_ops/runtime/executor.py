@@ -28,6 +28,7 @@ from mfm_ops.runtime.context import Snapshot
 from mfm_ops.runtime.drive import drive
 from mfm_ops.runtime.driver import is_alive, this_process
 from mfm_ops.runtime.facts import FactIndex
+from mfm_ops.runtime.fork import load_overrides
 from mfm_ops.runtime.history import Folding, RunHistory, fold
 from mfm_ops.runtime.live_io import RunIo
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets, scanned_canonical_bytes
@@ -183,6 +184,7 @@ class Engine:
             source = fold(config.replay_of, await stores.events.read_range(config.replay_of, 1))
         # What a replay is told, its source was told; a live run remembers what it was told itself.
         told = source if config.io_mode is IoMode.Replay else history
+        persister = Persister(stores.artifacts)
         writer = RunWriter(
             stores.events,
             run_id,
@@ -192,7 +194,7 @@ class Engine:
         )
         io = RunIo(
             facts=FactIndex(told.facts.values() if told else ()),
-            persister=Persister(stores.artifacts),
+            persister=persister,
             writer=writer,
             sources=self._sources,
             policy_id=self.policy_id,
@@ -208,6 +210,7 @@ class Engine:
             io=io,
             registry=self._registry,
             driver=this_process(),
+            overrides=await load_overrides(persister, history.forked_from) if history else {},
             replay_source=source,
         )
 

@@ -3,12 +3,19 @@
 import anyio
 
 from mfm_ops.machine.errors import IoError, IoFailure
-from mfm_ops.machine.ids import ArtifactId, FactKey
+from mfm_ops.machine.ids import ArtifactId, FactKey, RunId
 from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.persist import Refused, scanned_canonical_bytes
 
-__all__ = ["ambient_key", "default_key", "one_at_a_time", "refuse_key", "request_bytes"]
+__all__ = [
+    "ambient_key",
+    "default_key",
+    "moved_key",
+    "one_at_a_time",
+    "refuse_key",
+    "request_bytes",
+]
 
 
 def default_key(namespace: str, env: LiveIoEnv, request_id: ArtifactId) -> FactKey:
@@ -19,6 +26,11 @@ def default_key(namespace: str, env: LiveIoEnv, request_id: ArtifactId) -> FactK
 def ambient_key(kind: str, run_id: str, state_id: str, attempt: int, ordinal: int) -> FactKey:
     """The key of the clock's or the random source's `ordinal`-th answer in an attempt."""
     return FactKey(f"mfm:{kind}|run:{run_id}|state:{state_id}|attempt:{attempt}|ord:{ordinal}")
+
+
+def moved_key(key: str, source: RunId, target: RunId) -> str:
+    """The key of a fact that a run takes over from another: only `ambient_key` names the run."""
+    return key.replace(f"|run:{source}|", f"|run:{target}|", 1) if key.startswith("mfm:") else key
 
 
 def request_bytes(call: IoCall) -> bytes:

@@ -10,7 +10,7 @@ from mfm_ops.machine.engine import RunPhase
 from mfm_ops.machine.errors import ContextFailure, ErrorInfo, RunError, RunFailure
 from mfm_ops.machine.ids import StateId
 from mfm_ops.machine.plan import ExecutionPlan, plan_digest
-from mfm_ops.runtime.context import Delta, Snapshot
+from mfm_ops.runtime.context import Snapshot
 from mfm_ops.runtime.records import StateStatus
 from mfm_ops.runtime.redact import safe_info
 from mfm_ops.runtime.verdict_compare import context_divergence
@@ -53,12 +53,9 @@ async def replay(recording: Recording, env: ReplayEnv) -> ReplayVerdict:
             "config_unsupported", "the run whose facts it read is not here", field="replay_of"
         )
         raise RunFailure(RunError(Other=info))
-    history, get = recording.history, env.stores.artifacts.get
-    initial = Snapshot.of_bytes(await get(history.initial_snapshot_id))
-    fork = history.forked_from
-    overrides: dict[StateId, Delta] = {}
-    if fork is not None and fork.overrides_id is not None:
-        overrides[fork.state_id] = Snapshot.of_bytes(await get(fork.overrides_id)).fragments
+    history = recording.history
+    initial = Snapshot.of_bytes(await env.stores.artifacts.get(history.initial_snapshot_id))
+    overrides = await load_overrides(Persister(env.stores.artifacts), history.forked_from)
     judge = StateJudge(recording, env, initial, overrides)
     return await _Replay(recording, env, judge).verdict()
 

@@ -4,7 +4,8 @@ What a single attempt does is left to `attempt`, which context a state starts fr
 how many states run at once to `fan_out`, how the run as a whole begins and ends to `drive`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import anyio
@@ -62,7 +63,7 @@ class DriveEnv(NamedTuple):
     io: RunIo
     registry: TransportRegistry
     driver: DriverIdentity
-    overrides: Delta | None = None
+    overrides: Mapping[StateId, Delta] = MappingProxyType({})
     replay_source: RunHistory | None = None
 
 
@@ -81,10 +82,8 @@ class Walk:
             for record in self._records.values()
             if record.status is StateStatus.running
         }
-        fork = env.history.forked_from if env.history else None
-        overrides = {fork.state_id: env.overrides} if fork and env.overrides else {}
         self.contexts = RunContexts(
-            self._schedule, env.initial, env.io.persister, self._records, overrides
+            self._schedule, env.initial, env.io.persister, self._records, env.overrides
         )
         self._running: dict[StateId, RunningState] = {}
         self._state_deadline_ms = env.config.state_deadline_ms

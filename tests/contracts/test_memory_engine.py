@@ -4,6 +4,7 @@ import pytest
 
 from mfm_ops.storage.memory import MemoryStore
 from tests.contracts.engine_control_suite import EngineControlSuite
+from tests.contracts.engine_fork_suite import EngineForkSuite
 from tests.contracts.engine_parallel_suite import EngineParallelSuite
 from tests.contracts.engine_suite import EngineSuite
 from tests.support import Bench
@@ -26,6 +27,10 @@ class TestMemoryEngine(EngineSuite):
 
 
 class TestMemoryEngineControl(EngineControlSuite):
+    pass
+
+
+class TestMemoryEngineFork(EngineForkSuite):
     pass
 
 

@@ -16,6 +16,7 @@ from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.transport import LiveIoEnv, TransportReply
 from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
 from tests.contracts.engine_control_suite import EngineControlSuite
+from tests.contracts.engine_fork_suite import EngineForkSuite
 from tests.contracts.engine_parallel_suite import EngineParallelSuite
 from tests.contracts.engine_suite import EngineSuite
 from tests.support import CANARY, Bench, ask, chain_of, failure, reads, stored_bytes
@@ -40,6 +41,10 @@ class TestSqliteEngine(EngineSuite):
 
 
 class TestSqliteEngineControl(EngineControlSuite):
+    pass
+
+
+class TestSqliteEngineFork(EngineForkSuite):
     pass
 
 
