@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mfm_ops.app.installed import InstalledOps, InstalledTransports, built_in_factories
+from mfm_ops.app.nix_roots import release_ended
 from mfm_ops.app.signals import Interrupted, Seen, until_signalled
+from mfm_ops.app.workspace import Requirements, begin_look, build_to_resume
 from mfm_ops.machine.engine import RunPhase, Stores
 from mfm_ops.machine.errors import StateError
 from mfm_ops.settings import Settings
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from mfm_ops.sdk.operation import AnyOperation, OpConfig
     from mfm_ops.storage.memory import MemoryStore
     from mfm_ops.storage.sqlite import SqliteStore
+    from transports.nix_resolver import NixSite
 
 __all__ = ["App", "Interrupted", "Outcome", "RunOptions", "Watch"]
 
@@ -37,12 +40,17 @@ T = TypeVar("T")
 
 
 class RunOptions(NamedTuple):
-    """What a caller may choose about a run; None leaves it to the default run config."""
+    """What a caller may choose about a run; None leaves it to the default run config.
+
+    `requires` is no part of the run: it says where it may not be started.
+    """
 
     run_key: str | None = None
     event_profile: str | None = None
     max_attempts: int | None = None
     skip_tags: tuple[str, ...] = ()
+    allow_flakes: tuple[str, ...] = ()
+    requires: Requirements = Requirements()
 
 
 class Watch(NamedTuple):
@@ -95,6 +103,8 @@ class App:
             built_in_factories(
                 replace(policy, pass_stderr=sink is not None),
                 sink,
+                site_policy=self.settings.site_policy(),
+                nix_site=self._nix_site,
                 keystore_dir=self.settings.keystore_dir,
                 keystore_named=self.settings.keystore_named,
             )
@@ -145,17 +155,32 @@ class App:
 
         Raises:
             Interrupted: SIGINT, SIGTERM or SIGHUP came; programs are dead, the stream resumes.
-            SettingsFailure, RunFailure, StorageFailure: as `RunLauncher`.
+            SettingsFailure, RunFailure, StorageFailure: as `RunLauncher` and `begin_look`.
         """
+        look = begin_look(
+            self._cwd,
+            self.settings.env_allowlist,
+            self._environ,
+            options.requires,
+            uses_nix=op.uses_nix,
+        )
+        # All that the run needs, so that git answers meanwhile.
+        import mfm_ops.runtime.executor
+        import mfm_ops.storage.sqlite  # noqa: F401
+        from mfm_ops.app.run_config import run_config_for
         from mfm_ops.runtime.context import JsonContext
         from mfm_ops.sdk.launcher import RunLauncher
         from mfm_ops.sdk.pipeline import single_op_pipeline
-        from mfm_ops.sdk.provenance import collect_provenance
 
         # Before the store is opened: what cannot run leaves no file behind.
         pipeline = single_op_pipeline(op, config)
-        run_config = _run_config(options)
-        build, workspace = collect_provenance(self._cwd, self.settings.env_allowlist, self._environ)
+        run_config = run_config_for(
+            event_profile=options.event_profile,
+            max_attempts=options.max_attempts,
+            skip_tags=options.skip_tags,
+            allow_flakes=options.allow_flakes,
+        )
+        build, workspace = look()
 
         async def work(store: SqliteStore, seen: Seen) -> Outcome:
             stores = Stores(events=store, artifacts=store)
@@ -186,7 +211,7 @@ class App:
             manifest, manifest_id = await load_manifest(store, run_id)
             seen.run_id = run_id
             stores = Stores(events=store, artifacts=store)
-            engine = self._engine(build, watch, seen)
+            engine = self._engine(build_to_resume(build, manifest.build), watch, seen)
             result = await engine.resume(stores, run_id, take_over=take_over)
             return await self._outcome(store, result, manifest, manifest_id)
 
@@ -256,7 +281,18 @@ class App:
     def _drive(self, work: Callable[[SqliteStore, Seen], Awaitable[Outcome]]) -> Outcome:
         seen = Seen()
         with self.store() as store:
-            return until_signalled(lambda: work(store, seen), seen)
+
+            async def whole() -> Outcome:
+                outcome = await work(store, seen)
+                await release_ended(store, self.settings.require_store_path())
+                return outcome
+
+            return until_signalled(whole, seen)
+
+    def _nix_site(self) -> NixSite:
+        from mfm_ops.app.nix_site import nix_site
+
+        return nix_site(self.settings, self._environ, self._cwd)
 
     def _engine(self, build: Any, watch: Watch, seen: Seen) -> Engine:
         from mfm_ops.runtime.executor import Engine
@@ -271,7 +307,7 @@ class App:
             registry=self.transports(watch),
             build_plan=lambda manifest: build_plan(manifest, self.ops),
             build=build,
-            policy=self.settings.exec_policy.to_json(),
+            policy=self.settings.site_policy(),
             observer=observe,
         )
 
@@ -308,21 +344,3 @@ class App:
             failure=failure,
             waits_for=waits_for,
         )
-
-
-def _run_config(options: RunOptions) -> RunConfig:
-    from mfm_ops.machine.config import EventProfile
-    from mfm_ops.machine.meta import Tag
-    from mfm_ops.sdk.launcher import default_run_config
-
-    config = default_run_config()
-    update: dict[str, object] = {}
-    if options.event_profile is not None:
-        update["event_profile"] = EventProfile(options.event_profile)  # type: ignore[arg-type]
-    if options.max_attempts is not None:
-        update["retry_policy"] = config.retry_policy.model_copy(
-            update={"max_attempts": options.max_attempts}
-        )
-    if options.skip_tags:
-        update["skip_tags"] = tuple(Tag(tag) for tag in options.skip_tags)
-    return config.model_copy(update=update)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mfm_ops.app import Interrupted, Outcome, RunOptions, Watch
+from mfm_ops.app import Interrupted, Outcome, Requirements, RunOptions, Watch
 from mfm_ops.cli.errors import CommandFailure, ExitCode, did_you_mean, usage
 from mfm_ops.cli.options import config_from_options, options_for
 from mfm_ops.cli.output import PIPE_WIDTH, escape_lines, is_terminal, json_document, screen_width
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from mfm_ops.machine.canonical import Json
     from mfm_ops.sdk.operation import AnyOperation
 
-__all__ = ["finish", "interrupted", "op", "watch_options", "watching"]
+__all__ = [
+    "finish",
+    "interrupted",
+    "op",
+    "requirement_options",
+    "watch_options",
+    "watching",
+]
 
 _MAX_ATTEMPTS: Final = 2**32 - 1
 _RESERVED: Final = frozenset(
@@ -34,6 +41,9 @@ _RESERVED: Final = frozenset(
         "--event-profile",
         "--max-attempts",
         "--skip-tag",
+        "--allow-flake",
+        "--require-clean",
+        "--require-locked",
         "--progress",
         "--show-stderr",
         "--help",
@@ -53,6 +63,22 @@ def watch_options() -> list[click.Parameter]:
             ["--show-stderr/--no-show-stderr"],
             default=None,
             help="Pass the programs' standard error through.  [default: on a terminal]",
+        ),
+    ]
+
+
+def requirement_options() -> list[click.Parameter]:
+    """What a command that starts a run offers to those who want to know from what."""
+    return [
+        click.Option(
+            ["--require-clean"],
+            is_flag=True,
+            help="Refuse to start unless the workspace is a clean commit.",
+        ),
+        click.Option(
+            ["--require-locked"],
+            is_flag=True,
+            help="Refuse to start unless the workspace's lock files are committed and complete.",
         ),
     ]
 
@@ -81,6 +107,13 @@ def _run_options() -> list[click.Parameter]:
             metavar="TAG",
             help="Complete states with this tag without running them; repeatable.",
         ),
+        click.Option(
+            ["--allow-flake", "allow_flakes"],
+            multiple=True,
+            metavar="REF",
+            help="Let the run resolve apps of this flake too, as its manifest says; repeatable.",
+        ),
+        *requirement_options(),
     ]
 
 
@@ -133,6 +166,9 @@ def _run(
     event_profile: str | None,
     max_attempts: int | None,
     skip_tag: tuple[str, ...],
+    allow_flakes: tuple[str, ...],
+    require_clean: bool,
+    require_locked: bool,
     progress: bool | None,
     show_stderr: bool | None,
     **values: Any,
@@ -145,6 +181,8 @@ def _run(
         event_profile=None if event_profile is None else event_profile.capitalize(),
         max_attempts=max_attempts,
         skip_tags=skip_tag,
+        allow_flakes=allow_flakes,
+        requires=Requirements(clean=require_clean, locked=require_locked),
     )
     watch = watching(progress, show_stderr)
     try:

@@ -79,6 +79,8 @@ class Operation(Generic[ConfigT]):
     summary: ClassVar[str]
     """One line for `mfm ops list`."""
     config_model: ClassVar[type[OpConfig]]
+    uses_nix: ClassVar[bool] = False
+    """Whether its states call `nix.exec`: the manifest then names the Nix that answers."""
 
     def io(self) -> OpIo:
         """The op's ports; none by default."""

@@ -89,6 +89,7 @@ def test_keystore_list_loads_what_it_needs_and_no_more(tmp_path: Path) -> None:
         "mfm_ops.app.core",
         "mfm_ops.app.installed",
         "mfm_ops.app.signals",
+        "mfm_ops.app.workspace",
     }
     # Read only where a configuration file exists, and where a name was misspelt.
     assert modules.isdisjoint({"tomllib", "difflib", "argparse", "ssl.match_hostname"})
