@@ -11,6 +11,8 @@ from mfm_ops.machine.errors import ContextFailure, ErrorInfo, RunError, RunFailu
 from mfm_ops.machine.ids import StateId
 from mfm_ops.machine.plan import ExecutionPlan, plan_digest
 from mfm_ops.runtime.context import Snapshot
+from mfm_ops.runtime.fork import load_overrides
+from mfm_ops.runtime.persist import Persister
 from mfm_ops.runtime.records import StateStatus
 from mfm_ops.runtime.redact import safe_info
 from mfm_ops.runtime.verdict_compare import context_divergence
