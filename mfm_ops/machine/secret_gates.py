@@ -8,31 +8,53 @@ import re
 from typing import NamedTuple
 
 from mfm_ops.machine.secret_phrases import may_hold_phrase
-from mfm_ops.machine.secret_shapes import run_rule, runs
+from mfm_ops.machine.secret_shapes import looks_encoded, run_rule, runs
 
 __all__ = ["ALL_OPEN", "Gates", "folded", "gates_of", "words_in"]
 
 
 class Gates(NamedTuple):
-    """What may be there: a telling word, a known shape, a password in a URL, a phrase."""
+    """What may be there. `layered`: something is escaped or encoded once more."""
 
     words: bool
     shapes: bool
     userinfo: bool
     phrase: bool
+    commands: bool
+    lines: bool
+    layered: bool
 
 
-ALL_OPEN = Gates(words=True, shapes=True, userinfo=True, phrase=True)
+ALL_OPEN = Gates(True, True, True, True, True, True, True)
 
 _LOWER = bytes(range(256)).lower()
 _NO_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha() or byte > 127)
 _ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _PART = rb"[^\x00-\x20\x7f-\xff/?#@\\\"']"
-_USERINFO = re.compile(rb"://" + _PART + rb"{0,256}:" + _PART + rb"{1,512}@")
+_USER = rb"[^\x00-\x20\x7f-\xff/?#@\\\"':]"
+# Possessive, for a long row of colons must not be tried again from each of its places.
+_USERINFO = re.compile(
+    rb"://(?:" + _USER + rb"{0,256}+:" + _PART + rb"{1,512}+|" + _USER + rb"{20,256}+)@"
+)
+_PERCENT = re.compile(rb"%[2-7][0-9A-Fa-f]")
+
+OPTIONS = (b" -", b'"-', b"|", b"/user:", b"assword:")
+
+# Marks of lines that `secret_lines` knows.
+LINES = (b":$", b":{S", b"sig=", b"ature=", b"?key=", b"&key=", b":543", b":6432:", b":*:")
+
+# A document without any of these holds no command that `secret_commands` knows.
+MARKS = (
+    *(b"mysql", b"maria", b"sshpass", b"redis-cli", b"ldap", b"login", b"curl", b"mongo"),
+    *(b"sqlcmd", b"bcp", b"zip", b"7z", b"rdp", b"rdesktop", b"ipmitool", b"sudo", b"smbclient"),
+    *(b"net use", b"htpasswd", b"chpasswd", b"assword:"),
+)
 
 # Every sensitive name and every rule over text needs one of the words below, or one of these
 # before "key". A test holds them to `SENSITIVE_NAMES`.
 _BEFORE_KEY = (
+    *(b"app", b"admin", b"hmac", b"signer", b"wallet", b"deploy", b"license", b"service"),
+    *(b"role", b"subscription", b"storage", b"crypt", b"root", b"write"),
     *(b"private", b"priv", b"prv", b"api", b"access", b"account", b"signing", b"encryption"),
     *(b"master", b"shared", b"secret", b"user"),
 )
@@ -58,6 +80,11 @@ def words_in(letters: bytes) -> bool:
         or b"cookie" in letters
         or b"pwd" in letters
         or b"kty" in letters
+        or b"seed" in letters
+        or b"psk" in letters
+        or b"saml" in letters
+        or b"recovery" in letters
+        or b"identifiedby" in letters
     ):
         return True
     if b"key" in letters:
@@ -67,12 +94,24 @@ def words_in(letters: bytes) -> bool:
 
 def gates_of(data: bytes) -> Gates:
     """The gates that canonical JSON, or one string's UTF-8, opens."""
+    layered = b"%" in data and _PERCENT.search(data) is not None
     if b"\\" in data:
+        layered = layered or b"\\\\" in data or b"\\u00" in data or b"\\x" in data
         # `\nghp_...` must not read as a run that begins with n.
         data = _ESCAPE.sub(b"  ", data)
+    shapes = False
+    for run, before, _ in runs(data):
+        shapes = shapes or run_rule(run, before) is not None
+        layered = layered or looks_encoded(run)
+    options = (
+        b" -" in data or b'"-' in data or b"|" in data or b"/user:" in data or b"assword:" in data
+    )
     return Gates(
         words=words_in(folded(data)),
-        shapes=any(run_rule(run, before) for run, before in runs(data)),
+        shapes=shapes,
         userinfo=b"@" in data and _USERINFO.search(data) is not None,
         phrase=may_hold_phrase(data),
+        commands=options and any(mark in data for mark in MARKS),
+        lines=any(mark in data for mark in LINES),
+        layered=layered,
     )

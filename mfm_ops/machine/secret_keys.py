@@ -8,10 +8,13 @@ import re
 from collections.abc import Mapping
 from enum import IntEnum
 
+from mfm_ops.machine.secret_issued import is_drawn
+
 __all__ = [
     "SENSITIVE_NAMES",
     "Strength",
     "exposes",
+    "is_word_phrase",
     "looks_generated",
     "looks_random",
     "name_strength",
@@ -41,16 +44,21 @@ _STRONG = _split(
     "webhooksecret signingsecret hmacsecret totpsecret otpsecret usersecret secretvalue "
     "seedphrase recoveryphrase secretphrase backupphrase walletphrase mnemonicphrase "
     "secretstring presharedkey dbpass smtppass mysqlpass userpass rootpass adminpass "
-    "mailpass ftppass redispass postgrespass"
+    "mailpass ftppass redispass postgrespass authkey secretkeybase"
 )
 _RANDOM = _split(
     "bearer token tokens secret secrets cookie cookies auth signingkey "
-    "encryptionkey masterkey sharedkey secretbase"
+    "appkey adminkey hmackey signerkey walletkey deploykey licensekey servicekey servicerolekey "
+    "subscriptionkey storagekey cryptkey rootkey writekey "
+    "encryptionkey masterkey sharedkey secretbase seed samlresponse"
 )
+_GENERATED = _split("pass pwd passwort psk recoverycode recoverycodes")
 
 SENSITIVE_NAMES: Mapping[str, Strength] = {
     **dict.fromkeys(_RANDOM, Strength.RANDOM),
-    **dict.fromkeys(("pass", "pwd", "passwort"), Strength.GENERATED),
+    **dict.fromkeys(
+        ("pass", "pwd", "passwort", "psk", "recoverycode", "recoverycodes"), Strength.GENERATED
+    ),
     **dict.fromkeys(("authorization", "authorisation"), Strength.SCHEME),
     **dict.fromkeys(("mnemonic", "mnemonics"), Strength.MNEMONIC),
     **dict.fromkeys(_STRONG, Strength.STRONG),
@@ -61,6 +69,9 @@ _FUSED = (
     *("password", "passwd", "passphrase", "privatekey", "privkey", "secretkey", "apikey"),
     *("accesskey", "mnemonic", "seedphrase", "clientsecret", "accesstoken", "refreshtoken"),
     *("authtoken", "secretaccesskey"),
+)
+_FUSED_PASS = re.compile(
+    r".*pwd|(?:ssh|ldap|db|sql|root|user|admin|bind|smtp|http|my|require|store|key)pass"
 )
 # Words behind a name that say what shape the value has, not that it is something else.
 _QUALIFIERS = frozenset(
@@ -101,7 +112,7 @@ def name_strength(name: str) -> Strength:
             return Strength.STRONG if words == ["secret"] else found
     if words[-1].endswith(_FUSED):
         return Strength.STRONG
-    return Strength.GENERATED if words[-1].endswith("pwd") else Strength.NONE
+    return Strength.GENERATED if _FUSED_PASS.fullmatch(words[-1]) else Strength.NONE
 
 
 _PLACEHOLDER_WORDS = frozenset(
@@ -109,7 +120,7 @@ _PLACEHOLDER_WORDS = frozenset(
         "redacted masked hidden removed omitted filtered sensitive protected encrypted null "
         "none nil undefined unset n/a na true false yes no on off required optional string "
         "str text bytes prompt ask stdin placeholder not-set not_set unknown any object array "
-        "default"
+        "default file filename path arg argument value"
     )
 )
 _WRAPPED = re.compile(
@@ -191,7 +202,7 @@ def exposes(strength: Strength, value: str, name: str) -> bool:
     if strength is Strength.RANDOM:
         return looks_random(value)
     if strength is Strength.GENERATED:
-        return looks_generated(value)
+        return looks_generated(value) or is_word_phrase(value)
     if _is_description(value, name):
         return False
     if strength is Strength.SCHEME:
@@ -210,11 +221,15 @@ _CODE = re.compile(
     r"|[0-9]+[A-Za-z%]{1,6}",
     re.ASCII,
 )
+# What password managers offer to people: `copper-lantern-drift-48`.
+_WORD_PHRASE = re.compile(
+    r"(?:[A-Za-z]{3,9}[-_.]){3,8}(?:[A-Za-z]{3,9}[-_.]?)?[0-9]{1,4}", re.ASCII
+)
 _ALGORITHM = re.compile(
     r"(?i)(?:hmac-?)?(?:sha|md|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
     r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]+(?:[-_][a-z0-9_-]{0,12}|[a-z]{0,3})"
 )
-_CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n")
+_CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n", "->")
 _DIGITS = re.compile(r"[0-9]")
 _LETTERS = re.compile(r"[A-Za-z]")
 _SYMBOLS = re.compile(r"[!@#$%^&*+~?]")
@@ -224,6 +239,11 @@ _TOKEN = re.compile(r"[A-Za-z0-9_+/=.~:|%-]{16,}", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _SRI = re.compile(r"(?:sha(?:1|256|384|512)|md5)[-:].*")
+
+
+def is_word_phrase(value: str) -> bool:
+    """Whether a value is three or more words and a number, joined by one mark."""
+    return _WORD_PHRASE.fullmatch(value) is not None
 
 
 def looks_generated(value: str) -> bool:
@@ -236,8 +256,10 @@ def looks_generated(value: str) -> bool:
         return False
     if not _LETTERS.search(value) or _is_placeholder(value) or _is_reference(value):
         return False
-    if _CODE.fullmatch(value) or _ALGORITHM.fullmatch(value):
+    if _ALGORITHM.fullmatch(value):
         return False
+    if _CODE.fullmatch(value):
+        return "." in value and len(value) >= 10 and is_drawn(value.encode().replace(b".", b""))
     if value[0] in "[{|" or value.count("|") > 1 or any(mark in value for mark in _CODE_MARKS):
         return False
     return bool(_DIGITS.search(value) or _SYMBOLS.search(value)) or _irregular(value)
@@ -255,8 +277,11 @@ def looks_random(value: str) -> bool:
         return False
     if _ADDRESS.fullmatch(value) or _SRI.fullmatch(value):
         return False
-    if _is_reference(value) or _CODE.fullmatch(value):
+    if _is_reference(value):
         return False
+    if _CODE.fullmatch(value):
+        # An attribute chain, unless a part of it was drawn: `s.PCAq2VJzwc81yTq2NDSXR90k`.
+        return any(len(part) >= 16 and is_drawn(part.encode()) for part in value.split("."))
     if _HEX.fullmatch(value):
         return len(value) >= 24
     digits = len(_DIGITS.findall(value))

@@ -6,7 +6,8 @@ one word of two letters, or of nine, ends the stretch.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 
 __all__ = ["holds_phrase", "is_phrase", "may_hold_phrase"]
@@ -14,15 +15,17 @@ __all__ = ["holds_phrase", "is_phrase", "may_hold_phrase"]
 _SIZES = (12, 15, 18, 21, 24)
 _MAX_TRIED_WORDS = 4096
 
-# What may stand between two words: blanks, line ends, commas, quotes, the numbers of a list.
+# What may stand between two words: blanks, line ends, commas, quotes, the numbers of a list, and
+# what joins the words of a name, a path or a form.
 _STRETCH = re.compile(
-    rb'(?<![A-Za-z])(?:[A-Za-z]{3,8}+[\s,;"0-9.)]++){11}[A-Za-z]{3,8}+(?![A-Za-z])',
+    rb'(?<![A-Za-z])(?:[A-Za-z]{3,8}+[\s,;"0-9.)_+|/\xe3\x80-]++){11}[A-Za-z]{3,8}+(?![A-Za-z])',
 )
-_CHUNK = re.compile(r'[A-Za-z]+|[^A-Za-z\s,;"0-9.)]+', re.ASCII)
+_CHUNK = re.compile(r'[A-Za-z]+|[^A-Za-z\s,;"0-9.)_+|/\u3000-]+', re.ASCII)
 
 _DELETED = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b".)"
 _GAPS = bytes(
-    ord(" ") if byte in b" \t\n\r\f\v,;" else byte if byte == ord('"') else 0 for byte in range(256)
+    ord(" ") if byte in b" \t\n\r\f\v,;_+|/-\xe3\x80" else byte if byte == ord('"') else 0
+    for byte in range(256)
 )
 _TWELVE_WORDS = b" " * 11
 _TWELVE_STRINGS = b" ".join((b'""',) * 12)
@@ -61,9 +64,7 @@ def is_phrase(words: Sequence[str]) -> bool:
     occur in prose. Inside a longer stretch, where neighbouring words may be listed by chance, the
     checksum tells. The list itself, or a part of it in order, is not a phrase.
     """
-    from mfm_ops.machine.bip39_english import WORDS
-
-    place = {word: index for index, word in enumerate(WORDS)}
+    place = _places()
     listed: list[int] = []
     for word in (*words, ""):
         index = place.get(word)
@@ -74,6 +75,13 @@ def is_phrase(words: Sequence[str]) -> bool:
             return True
         listed = []
     return False
+
+
+@cache
+def _places() -> Mapping[str, int]:
+    from mfm_ops.machine.bip39_english import WORDS
+
+    return {word: index for index, word in enumerate(WORDS)}
 
 
 def _convicts(listed: list[int]) -> bool:

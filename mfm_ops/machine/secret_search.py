@@ -6,8 +6,13 @@ looks suspicious, so that a program that meets none never pays for them.
 
 from typing import NamedTuple
 
+import orjson
+
 from mfm_ops.machine.json_rules import Json
-from mfm_ops.machine.secret_gates import Gates
+from mfm_ops.machine.secret_assigned import is_assigned
+from mfm_ops.machine.secret_commands import rule_in_command
+from mfm_ops.machine.secret_encoded import MAX_LAYERS
+from mfm_ops.machine.secret_gates import ALL_OPEN, Gates
 from mfm_ops.machine.secret_keys import Strength, exposes, name_strength
 from mfm_ops.machine.secret_phrases import is_phrase
 from mfm_ops.machine.secret_text import rule_in_text
@@ -16,6 +21,7 @@ from mfm_ops.machine.secrets import SecretFinding
 __all__ = ["first_secret"]
 
 _SHORTEST_TELLING_KEY_CHARS = 16
+_MAX_ARGV = 256
 
 
 class _Place(NamedTuple):
@@ -36,8 +42,11 @@ class _Visit(NamedTuple):
     """The key to look at before the value, for the values of an object."""
 
 
-def first_secret(root: Json, gates: Gates) -> SecretFinding | None:
-    """The first secret in document order, in keys and values alike; nothing recurses."""
+def first_secret(root: Json, gates: Gates, *, layers: int = 0) -> SecretFinding | None:
+    """The first secret in document order, in keys and values alike.
+
+    Nothing recurses but for JSON inside a string, `MAX_LAYERS` deep.
+    """
     pending = [_Visit(root, None, None, Strength.NONE)]
     while pending:
         visit = pending.pop()
@@ -49,6 +58,8 @@ def first_secret(root: Json, gates: Gates) -> SecretFinding | None:
                 return SecretFinding(_pointer(parent), rule)
         if isinstance(value, str):
             rule = _rule_for_string(value, visit, gates)
+            if rule is None and value[:1] in {"{", "["} and layers < MAX_LAYERS:
+                rule = _rule_in_json(value, layers + 1)
             if rule:
                 return SecretFinding(_pointer(visit.place), rule)
         elif isinstance(value, dict):
@@ -60,17 +71,38 @@ def first_secret(root: Json, gates: Gates) -> SecretFinding | None:
                 return SecretFinding(_pointer(visit.place), "sensitive_key")
             if len(value) >= 12 and gates.phrase and _is_word_list(value):
                 return SecretFinding(_pointer(visit.place), "bip39_phrase")
+            if gates.commands and _is_argv(value) and rule_in_command(_command_line(value)):
+                return SecretFinding(_pointer(visit.place), "command_password")
             pending.extend(reversed(_items(value, visit)))
     return None
 
 
 def _rule_for_string(value: str, visit: _Visit, gates: Gates) -> str | None:
     name = visit.name
+    if name is not None and "ookie" in name and is_assigned(f"Cookie: {value}"):
+        return "cookie"
     if name is not None and exposes(visit.strength, value, name):
         if visit.flag_before:
             return None if value.startswith("-") else "sensitive_flag"
         return "sensitive_key"
     return rule_in_text(value, gates)
+
+
+def _rule_in_json(text: str, layers: int) -> str | None:
+    try:
+        value = orjson.loads(text)
+    except ValueError:
+        return None
+    found = first_secret(value, ALL_OPEN, layers=layers)
+    return found.rule if found else None
+
+
+def _is_argv(value: list[Json]) -> bool:
+    return len(value) > 1 and all(isinstance(item, str) for item in value[:_MAX_ARGV])
+
+
+def _command_line(value: list[Json]) -> str:
+    return " ".join(item for item in value[:_MAX_ARGV] if isinstance(item, str))
 
 
 def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:

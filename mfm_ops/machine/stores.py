@@ -4,7 +4,8 @@ A `StagingArtifactStore` is ours: it lets an artifact become durable together wi
 name it. How a store keeps its promises is left to `storage`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from mfm_ops.machine.artifacts import ArtifactKind
@@ -12,6 +13,7 @@ from mfm_ops.machine.events import EventEnvelope
 from mfm_ops.machine.ids import ArtifactId, OpId, RunId
 
 __all__ = [
+    "Adoption",
     "ArtifactKind",
     "ArtifactStore",
     "EventStore",
@@ -19,6 +21,10 @@ __all__ = [
     "RunHead",
     "RunListing",
     "StagingArtifactStore",
+    "StoreAudit",
+    "StoredArtifact",
+    "StoredRun",
+    "TransferStore",
 ]
 
 
@@ -122,3 +128,93 @@ class RunCatalog(Protocol):
 
     async def head(self, run_id: RunId) -> RunHead:
         """The run's last sequence number and running hash."""
+
+
+class Adoption(NamedTuple):
+    """Events of a run that were stored elsewhere: their bytes, which go on from `expected_seq`.
+
+    The last one's running hash must be `running_hash`, 64 hexadecimal digits.
+    """
+
+    run_id: RunId
+    expected_seq: int
+    bodies: Iterable[bytes]
+    running_hash: str
+
+
+class StoredRun(NamedTuple):
+    """A run as an audit finds it: a key for `events`, and its id, which may be anything."""
+
+    key: int
+    run_id: str
+
+
+class StoredArtifact(NamedTuple):
+    """An artifact as an audit finds it; whatever is damaged may be of any type.
+
+    `chunks` are its bytes, and raise OSError where they cannot be read. `kind` is canonical JSON.
+    """
+
+    artifact_id: str
+    kind: str
+    size: int
+    chunks: Iterable[bytes]
+
+
+class StoreAudit(Protocol):
+    """A store as it lies there at one moment, nothing of it checked; ours.
+
+    All methods block briefly. A place that cannot be read raises `StorageFailure`, and reading goes
+    on behind it.
+    """
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many runs, events and artifacts there are."""
+
+    def find_run(self, run_id: RunId) -> StoredRun | None:
+        """The run with this id."""
+
+    def runs(self) -> Iterator[StoredRun]:
+        """All runs, the oldest first."""
+
+    def events(self, run: StoredRun, after_seq: int) -> list[tuple[int, bytes, bytes]]:
+        """The next `(seq, body, running_hash)` of a run, in their order; [] at the end."""
+
+    def artifacts(self, after: int) -> tuple[int, list[StoredArtifact]]:
+        """The next artifacts, and where to go on; [] at the end. Begins after 0."""
+
+    def artifact(self, artifact_id: ArtifactId) -> StoredArtifact | None:
+        """One artifact."""
+
+    def strays(self, known: Iterable[str]) -> list[str]:
+        """Files of the store's that hold no artifact of those `known`; they do no harm."""
+
+    def damage(self) -> list[str]:
+        """What the backend itself finds wrong, in its own words; may run in another thread."""
+
+
+@runtime_checkable
+class TransferStore(StagingArtifactStore, RunCatalog, Protocol):
+    """What moving runs between stores takes; ours."""
+
+    async def read_raw(
+        self, run_id: RunId, from_seq: int, to_seq: int | None = None
+    ) -> list[bytes]:
+        """The stored bytes of events, verified and chosen as by `EventStore.read_range`."""
+
+    async def runs_naming_child(self, child: RunId) -> list[RunId]:
+        """Runs with an event that has `child` as its `child_run_id`, the oldest first."""
+
+    async def adopt(self, runs: Sequence[Adoption]) -> None:
+        """Append the events of all `runs` durably, all or none, byte for byte as they are.
+
+        Whether they are canonical events of their runs, the caller has checked. Artifacts staged
+        before the call are durable when it returns. Memory does not grow with the events.
+
+        Raises:
+            StorageFailure: `Concurrency` when a head is not where the caller thought; `Corruption`
+                when the events do not end with the running hash that was announced.
+        """
+
+    def audit(self) -> AbstractContextManager[StoreAudit]:
+        """The store as it is at this moment, for as long as the context is open."""

@@ -69,7 +69,7 @@ _TEMPLATES: tuple[tuple[str, str, str], ...] = (
     ("docker_personal", "Docker docs, Personal access tokens", "dckr_pat_{27:u}"),
     ("docker_organization", "Docker docs, Organization access tokens", "dckr_oat_{32:u}"),
     ("azure_client_secret", "Microsoft Purview, Entra client secret", "{3:a}8Q~{34:u}"),
-    ("azure_devops_pat", "Azure DevOps docs 2024, PAT format", "{52:a}AAAAAA{12:a}AZDO{4:a}"),
+    ("azure_devops_pat", "Azure DevOps docs 2024, PAT format", "{52:a}JQQJ99{18:a}AZDO{4:a}"),
     ("openai_legacy", "OpenAI docs, API keys", "sk-{20:a}T3BlbkFJ{20:a}"),
     ("openai_project", "OpenAI docs, Project API keys", "sk-proj-{74:u}T3BlbkFJ{74:u}"),
     ("openai_service", "OpenAI docs, Service accounts", "sk-svcacct-{74:u}T3BlbkFJ{74:u}"),

@@ -1,0 +1,91 @@
+"""Passwords on command lines whose option does not say so: `mysql -p...`, `redis-cli -a ...`.
+
+Pure; a table of programs and of their short options that take a password.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from mfm_ops.machine.secret_keys import Strength, exposes
+
+__all__ = ["rule_in_command"]
+
+_MYSQL = r"(?:mysql|mariadb)(?:-?(?:dump|admin|import|check|show|slap|binlog))?"
+_LDAP = r"ldap(?:search|add|modify|delete|passwd|whoami|compare|modrdn)"
+# Program, option, and whether the password is written right behind the option.
+_OPTIONS: tuple[tuple[str, str, bool], ...] = (
+    (_MYSQL, "-p", True),
+    ("sshpass", "-p", True),
+    ("sshpass", "-p", False),
+    ("redis-cli", "-a", False),
+    (_LDAP, "-w", False),
+    (r"(?:docker|podman|nerdctl|helm|skopeo|oras|buildah|az|oc|ibmcloud|cf)", "-p", False),
+    (r"(?:mongo|mongosh|mongodump|mongorestore|mongoexport|mongoimport)", "-p", False),
+    (r"(?:sqlcmd|bcp)", "-P", False),
+    (r"(?:unzip|zip)", "-P", False),
+    (r"7z[ar]?", "-p", True),
+    (r"x?freerdp|xfreerdp", "/p:", True),
+    ("rdesktop", "-p", False),
+    ("ipmitool", "-P", False),
+)
+_LOGIN_ONLY = re.compile(r"(?:docker|podman|nerdctl|helm|skopeo|oras|buildah|az|oc|ibmcloud|cf)")
+_PROGRAM = re.compile(
+    r"(?<![\w.-])(?:[\w./-]*/)?(" + "|".join(f"(?:{name})" for name, _, _ in _OPTIONS) + r")"
+    r"(?:\.exe)?(?=[ \t]+[-/\w])"
+)
+_WORDS = re.compile(r"""[ \t]*+((?:"[^"\n]{0,256}"|'[^'\n]{0,256}'|[^\s"'|;&<>]){1,300}+)""")
+_MAX_WORDS = 24
+_LINES = (
+    re.compile(r"""\becho +(?:-n +)?["']?([^"'\n|]{4,128}?)["']? *\| *sudo +(?:-\w+ +)*-S\b"""),
+    re.compile(r"""\becho +(?:-n +)?["']?[\w.-]{1,64}:([^"'\n|]{4,128}?)["']? *\| *chpasswd\b"""),
+    re.compile(r"""\bnet use [^\n]{0,200}?/user:\S{1,64} +(?!/)(\S{4,128})"""),
+    re.compile(
+        r"""assword:?[^\n]{0,20}"\s{0,8}\n?\s{0,8}send(?: --)? +"([^"\n]{4,128}?)(?:\\r|\\n)?\""""
+    ),
+    re.compile(r"""\bhtpasswd +-\w*b\w* +(?:-\w+ +)*\S+ +\S+ +(\S{4,128})"""),
+    re.compile(
+        r"""\bcurl\b[^\n|;]{0,300}? (?:-u|--user|-U|--proxy-user)[ =]?["']?"""
+        r"""[^\s:"'<$-][^\s:"'<]{0,64}:([^\s"']{3,128})"""
+    ),
+    re.compile(r"""\bsmbclient\b[^\n]{0,200}? -U[ =]?["']?[\w.\\/-]{1,64}%([^\s"']{3,128})"""),
+)
+_SAMPLES = frozenset(("password", "passwd", "pass", "pwd", "secret", "passphrase", "your_password"))
+
+
+def rule_in_command(text: str) -> str | None:
+    """The rule that a command inside the text breaks, or None."""
+    for line in _LINES:
+        for found in line.finditer(text):
+            if _exposes(found[1]):
+                return "command_password"
+    for found in _PROGRAM.finditer(text):
+        words: list[str] = []
+        at = found.end()
+        while len(words) < _MAX_WORDS and (word := _WORDS.match(text, at)):
+            words.append(word[1].strip("\"'"))
+            at = word.end()
+        if _holds_password(found[1], words):
+            return "command_password"
+    return None
+
+
+def _holds_password(program: str, words: Sequence[str]) -> bool:
+    if _LOGIN_ONLY.fullmatch(program) and "login" not in words[:4]:
+        return False
+    for name, option, attached in _OPTIONS:
+        if not re.fullmatch(name, program):
+            continue
+        for word, following in pairwise((*words, "")):
+            if attached and word.startswith(option) and _exposes(word[len(option) :]):
+                return True
+            if not attached and word == option and _exposes(following):
+                return True
+    return False
+
+
+def _exposes(value: str) -> bool:
+    value = value.strip("\"'")
+    if len(value) < 4 or value.lower() in _SAMPLES or value.startswith(("-", "$", "<", "[", "{")):
+        return False
+    return exposes(Strength.STRONG, value, "password") and not (value.isalpha() and value.isupper())
