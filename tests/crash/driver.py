@@ -63,7 +63,7 @@ def drive(place: Place, watcher: Watcher, *, resume: bool) -> RunResult:
 
 def perform(job: dict[str, Any]) -> str:
     """Do a job in this process; "" for a completed run, else how it ended: a phase or a code."""
-    place = Place(Path(job["directory"]), Path(job["programs"]))
+    place = Place(*(Path(job[name]) for name in ("directory", "programs", "world")))
     watcher: Watcher
     match job["watch"]:
         case ["kill", at]:

@@ -27,7 +27,7 @@ from mfm_ops.machine.transport import (
     LiveIoTransportFactory,
     TransportReply,
 )
-from mfm_ops.runtime.live_io import default_key, request_bytes
+from mfm_ops.runtime.fact_keys import default_key, request_bytes
 from mfm_ops.runtime.sources import Sources
 from tests.crash.door import BACKOFF_S, Step, Watcher, raw_write
 from tests.support import FunctionState, ask, config, effect, plan_of, reads, state
@@ -45,10 +45,14 @@ LARGE = 200_000
 
 @dataclass(frozen=True)
 class Place:
-    """One round's directory, and the programs that all rounds share."""
+    """One round's directory, and the programs that all rounds share.
+
+    `world` holds what is not the store's; it may be on another disk.
+    """
 
     directory: Path
     programs: Path
+    world: Path
 
     @property
     def store(self) -> Path:
@@ -56,26 +60,26 @@ class Place:
 
     @property
     def calls(self) -> Path:
-        return self.directory / "calls"
+        return self.world / "calls"
 
     @property
     def mount(self) -> Path:
         """What the effectful program may write to."""
-        return self.directory / "mount"
+        return self.world / "mount"
 
     @property
     def charges(self) -> Path:
-        return self.directory / "charges"
+        return self.world / "charges"
 
     @property
     def trace(self) -> Path:
         """The boundaries that were passed, a line each."""
-        return self.directory / "trace"
+        return self.world / "trace"
 
     @property
     def log(self) -> Path:
         """The steps that were taken."""
-        return self.directory / "log"
+        return self.world / "log"
 
     def called(self) -> Counter[str]:
         """How often each fact key was asked for in the world."""

@@ -50,10 +50,10 @@ class Drivers:
             text=True,
         )
 
-    def place(self, directory: Path) -> Place:
+    def place(self, directory: Path, world: Path | None = None) -> Place:
         """A fresh directory for a round."""
         directory.mkdir(parents=True)
-        return Place(directory, self.programs)
+        return Place(directory, self.programs, world or directory)
 
     def work(self, place: Place, *watch: Any, resume: bool = False) -> Outcome:
         """Drive the run of `place` in a process of its own; nothing of that is left after it."""
@@ -62,6 +62,7 @@ class Drivers:
         job = {
             "directory": str(place.directory),
             "programs": str(self.programs),
+            "world": str(place.world),
             "watch": watch or ["kill", None],
             "resume": resume,
         }

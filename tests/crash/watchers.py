@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.crash.door import Step, raw_write
 
-__all__ = ["DiskLog", "Executioner", "FaultyDisk", "role"]
+__all__ = ["FAULTS", "DiskLog", "Executioner", "FaultyDisk", "role"]
 
 
 def role(path: str) -> str:
@@ -58,7 +58,7 @@ class Executioner:
 
 
 _CHANGES = frozenset({"create", "write", "truncate", "mkdir", "rename"})
-_FAULTS = {
+FAULTS = {
     "full": (errno.ENOSPC, _CHANGES),
     "read_only": (errno.EROFS, _CHANGES | {"delete"}),
     "io_error": (errno.EIO, frozenset({"sync", "sync_directory"})),
@@ -72,11 +72,11 @@ class FaultyDisk:
     """
 
     def __init__(self, fault: str, begins_at: int) -> None:
-        self._errno, self._changes = _FAULTS[fault]
+        self._errno, self._changes = FAULTS[fault]
         self._left = begins_at
 
     def before(self, step: Step) -> None:
-        if step.kind in self._changes:
+        if step.kind in self._changes and role(step.path) != "memory":
             self._left -= 1
             if self._left <= 0:
                 raise OSError(self._errno, os.strerror(self._errno))
