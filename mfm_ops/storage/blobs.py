@@ -30,6 +30,11 @@ class Blobs:
         self._temporary = self._root / "tmp"
         self._name = name
 
+    @property
+    def root(self) -> Path:
+        """The directory itself, which is made with the first large artifact."""
+        return self._root
+
     def path(self, artifact_id: ArtifactId) -> Path:
         """Where the artifact's bytes are."""
         return self._root / artifact_id[:2] / artifact_id

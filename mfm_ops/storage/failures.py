@@ -13,8 +13,16 @@ __all__ = [
     "artifact_not_found",
     "concurrency",
     "event_corrupt",
+    "export_corrupt",
+    "export_not_mfm",
+    "export_too_large",
+    "history_broken",
+    "import_conflict",
+    "run_missing",
+    "secret_refused",
     "store_closed",
     "unsupported_event",
+    "unsupported_export",
 ]
 
 
@@ -80,4 +88,87 @@ def artifact_corrupt(artifact_id: ArtifactId) -> StorageFailure:
 def store_closed(path: str) -> StorageFailure:
     """The store was closed before."""
     info = error_info("store_unavailable", "the store is closed", path=path, reason="closed")
+    return StorageFailure(StorageError(Other=info))
+
+
+def export_corrupt(place: str, offset: int, reason: str, **where: str | int) -> StorageFailure:
+    """A member of an export is not what was written; `offset` is where in the file."""
+    info = error_info(
+        "export_corrupt",
+        "the export is damaged",
+        place=place,
+        offset=offset,
+        reason=reason,
+        **where,
+    )
+    return StorageFailure(StorageError(Corruption=info))
+
+
+def export_not_mfm(place: str, reason: str) -> StorageFailure:
+    """The file does not begin as an export does."""
+    info = error_info(
+        "export_not_mfm", "the file is no export", place=place, offset=0, reason=reason
+    )
+    return StorageFailure(StorageError(Other=info))
+
+
+def export_too_large(place: str, limit_bytes: int) -> StorageFailure:
+    """One member is larger than an export may hold."""
+    info = error_info(
+        "export_too_large",
+        "something is larger than an export may hold",
+        place=place,
+        limit_bytes=limit_bytes,
+    )
+    return StorageFailure(StorageError(Other=info))
+
+
+def unsupported_export(found: int | None, supported: int) -> StorageFailure:
+    """The export has another form than this version's."""
+    info = error_info(
+        "unsupported_format",
+        "the export was written by another version",
+        found=found,
+        supported=supported,
+    )
+    return StorageFailure(StorageError(Other=info))
+
+
+def import_conflict(run_id: RunId, seq: int) -> StorageFailure:
+    """The store has another history of the run; `seq` is the first event that differs."""
+    info = error_info(
+        "import_conflict",
+        "the store holds another history of this run",
+        run_id=str(run_id),
+        seq=seq,
+    )
+    return StorageFailure(StorageError(Other=info))
+
+
+def history_broken(run_id: RunId, seq: int, reason: str) -> StorageFailure:
+    """The events are whole, and one breaks a rule of the stream."""
+    info = error_info(
+        "history_invalid",
+        "the event stream breaks a rule of its kind",
+        run_id=str(run_id),
+        seq=seq,
+        reason=reason,
+    )
+    return StorageFailure(StorageError(Corruption=info))
+
+
+def run_missing(run_id: RunId) -> StorageFailure:
+    """No such run."""
+    info = error_info("run_not_found", "there is no such run", run_id=str(run_id))
+    return StorageFailure(StorageError(NotFound=info))
+
+
+def secret_refused(place: str, pointer: str, rule: str) -> StorageFailure:
+    """Something from outside looks like a secret; `pointer` is the place within `place`."""
+    info = error_info(
+        "secrets_detected",
+        "a value that looks like a secret was not stored",
+        pointer=f"{place} {pointer}".rstrip(),
+        rule=rule,
+    )
     return StorageFailure(StorageError(Other=info))

@@ -5,21 +5,30 @@ backend to it. Durability is left to `sqlite`.
 """
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from mfm_ops.machine.artifacts import ArtifactKind
-from mfm_ops.machine.canonical import artifact_id_for_bytes
+from mfm_ops.machine.canonical import artifact_id_for_bytes, canonical_json_bytes
 from mfm_ops.machine.events import EventEnvelope
 from mfm_ops.machine.ids import ArtifactId, RunId
-from mfm_ops.machine.stores import RunHead, RunListing
+from mfm_ops.machine.stores import (
+    Adoption,
+    RunHead,
+    RunListing,
+    StoreAudit,
+    StoredArtifact,
+    StoredRun,
+)
 from mfm_ops.storage.failures import (
     artifact_corrupt,
     artifact_not_found,
     concurrency,
+    event_corrupt,
     store_closed,
 )
 from mfm_ops.storage.stream import Row, chain, decode, encode, listing, verify
@@ -28,6 +37,7 @@ __all__ = ["MemoryStore"]
 
 _STAGE_LIMIT_BYTES: Final = 64 * 1024
 _MEMORY: Final = ":memory:"
+_ROWS: Final = 512
 
 
 class MemoryStore:
@@ -97,6 +107,32 @@ class MemoryStore:
         self._check_open()
         newest = [run_id for run_id in reversed(self._runs) if run_id.startswith(prefix)]
         return [_listing(run_id, self._runs[run_id]) for run_id in newest[:limit]]
+
+    async def runs_naming_child(self, child: RunId) -> list[RunId]:
+        self._check_open()
+        needle = f'"child_run_id":"{child}"'.encode()
+        return [run for run, rows in self._runs.items() if any(needle in row[1] for row in rows)]
+
+    async def adopt(self, runs: Sequence[Adoption]) -> None:
+        await checkpoint_if_cancelled()
+        adopted: dict[RunId, list[Row]] = {}
+        for run_id, expected_seq, bodies, running_hash in runs:
+            rows = adopted.get(run_id, self._rows(run_id))
+            if len(rows) != expected_seq:
+                raise concurrency(run_id, expected_seq, len(rows))
+            new = list(bodies)
+            hashes = chain(rows[-1][2] if rows else b"", new)
+            adopted[run_id] = [*rows, *zip(range(len(rows) + 1, 1 << 53), new, hashes)]  # noqa: B905
+            if adopted[run_id][-1][2].hex() != running_hash:
+                raise event_corrupt(run_id, len(adopted[run_id]), "running_hash")
+        self.commits += 1
+        self._staged.clear()
+        self._runs |= adopted
+
+    @contextmanager
+    def audit(self) -> Iterator[StoreAudit]:
+        self._check_open()
+        yield _MemoryAudit(dict(self._runs), dict(self._artifacts))
 
     # Artifacts
 
@@ -180,3 +216,48 @@ class MemoryStore:
 
 def _listing(run_id: RunId, rows: list[Row]) -> RunListing:
     return listing(run_id, rows[0], rows[-2][2] if len(rows) > 1 else b"", rows[-1])
+
+
+class _MemoryAudit:
+    """The `StoreAudit` of what was held at one moment."""
+
+    def __init__(
+        self,
+        runs: dict[RunId, list[Row]],
+        artifacts: dict[ArtifactId, tuple[ArtifactKind, bytes]],
+    ) -> None:
+        self._runs = list(runs.items())
+        self._artifacts = artifacts
+
+    def counts(self) -> tuple[int, int, int]:
+        events = sum(len(rows) for _, rows in self._runs)
+        return len(self._runs), events, len(self._artifacts)
+
+    def find_run(self, run_id: RunId) -> StoredRun | None:
+        return next((run for run in self.runs() if run.run_id == run_id), None)
+
+    def runs(self) -> Iterator[StoredRun]:
+        for key, (run_id, _) in enumerate(self._runs):
+            yield StoredRun(key, run_id)
+
+    def events(self, run: StoredRun, after_seq: int) -> list[Row]:
+        rows = self._runs[run.key][1]
+        return rows[after_seq : after_seq + _ROWS]
+
+    def artifacts(self, after: int) -> tuple[int, list[StoredArtifact]]:
+        ids = list(self._artifacts)[after : after + _ROWS]
+        return after + len(ids), [self._stored(artifact_id) for artifact_id in ids]
+
+    def artifact(self, artifact_id: ArtifactId) -> StoredArtifact | None:
+        return self._stored(artifact_id) if artifact_id in self._artifacts else None
+
+    def strays(self, known: Iterable[str]) -> list[str]:  # noqa: ARG002 - there are no files
+        return []
+
+    def damage(self) -> list[str]:
+        return []
+
+    def _stored(self, artifact_id: ArtifactId) -> StoredArtifact:
+        kind, data = self._artifacts[artifact_id]
+        text = canonical_json_bytes(kind.model_dump(mode="json")).decode()
+        return StoredArtifact(artifact_id, text, len(data), (data,))

@@ -5,7 +5,8 @@ Several processes may use one file at a time. Opening is in `sqlite_open`, writi
 `stream`; this module puts them together.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import artifact_id_for_bytes, canonical_json_bytes
 from mfm_ops.machine.events import EventEnvelope
 from mfm_ops.machine.ids import ArtifactId, RunId
-from mfm_ops.machine.stores import RunHead, RunListing
+from mfm_ops.machine.stores import Adoption, RunHead, RunListing, StoreAudit
 from mfm_ops.storage.blobs import Blobs
 from mfm_ops.storage.failures import (
     artifact_corrupt,
@@ -158,6 +159,32 @@ class SqliteStore:
     async def list_runs(self, *, limit: int | None = None, prefix: str = "") -> list[RunListing]:
         self._check_open()
         return self._reader.listings(limit, prefix)
+
+    async def runs_naming_child(self, child: RunId) -> list[RunId]:
+        self._check_open()
+        return self._reader.runs_naming_child(child)
+
+    async def adopt(self, runs: Sequence[Adoption]) -> None:
+        import anyio
+
+        from mfm_ops.storage.sqlite_adopt import adopt
+
+        self._check_writable()
+        if self._queue.has_staged:
+            await self._queue.commit(None)
+        work = partial(adopt, self._place.name, partial(connect, self._place), runs)
+        await anyio.to_thread.run_sync(work)
+
+    @contextmanager
+    def audit(self) -> Iterator[StoreAudit]:
+        from mfm_ops.storage.sqlite_audit import SqliteAudit
+
+        self._check_open()
+        audit = SqliteAudit(self._place.name, partial(connect, self._place), self._blobs)
+        try:
+            yield audit
+        finally:
+            audit.close()
 
     async def _chunks(
         self, run_id: RunId, from_seq: int, to_seq: int | None

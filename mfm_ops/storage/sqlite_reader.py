@@ -43,6 +43,9 @@ _ARTIFACT_KIND: Final = (
 _ARTIFACT_IDS: Final = (
     "SELECT lower(hex(id)) FROM artifacts WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?"
 )
+_NAMING: Final = (
+    "SELECT DISTINCT run_id FROM events JOIN runs USING (run) WHERE instr(body, ?) ORDER BY run"
+)
 # Follows every character of an id: hexadecimal digits and hyphens.
 _AFTER: Final = "g"
 
@@ -105,6 +108,12 @@ class Reader:
                 before = last[1][2] if len(last) > 1 else b""
                 lines.append(listing(run_id, first[0], before, last[0]))
         return lines
+
+    def runs_naming_child(self, child: RunId) -> list[RunId]:
+        """Runs with an event that has `child` as its `child_run_id`, the oldest first."""
+        # Canonical JSON has one spelling of it. This looks at every event of the store.
+        rows = self._all(_NAMING, (f'"child_run_id":"{child}"',))
+        return [RunId(run_id) for (run_id,) in rows]
 
     def artifact(self, artifact_id: ArtifactId, *, with_body: bool = True) -> ArtifactRow | None:
         """The artifact's row, if there is one; without its body, that is empty or None."""
