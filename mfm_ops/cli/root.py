@@ -58,6 +58,7 @@ root = MfmGroup(
         "run": ("mfm_ops.cli.run:run_group", "Look at runs, and go on with them."),
         "ops": ("mfm_ops.cli.ops:ops", "List and describe the ops that are installed."),
         "artifact": ("mfm_ops.cli.artifact:artifact", "Read what the store holds."),
+        "store": ("mfm_ops.cli.transfer:store", "Verify all that is stored."),
         "doctor": ("mfm_ops.cli.doctor:doctor", "Say what works here, and what to do."),
         "completion": ("mfm_ops.cli.completion:completion", "Print a shell's completion script."),
     },

@@ -25,6 +25,8 @@ run_group = MfmGroup(
             "mfm_ops.cli.replay:replay",
             "Execute a run's handlers again on what it recorded, and compare.",
         ),
+        "export": ("mfm_ops.cli.transfer:export_command", "Write a run to one file."),
+        "import": ("mfm_ops.cli.transfer:import_command", "Add the runs of an export."),
     },
 )
 _SHOWN_BY_DEFAULT = 20

@@ -1,0 +1,207 @@
+"""Verifies the store, and exports and imports runs as files, for the command line to lay out.
+
+What an export holds and how damage is found is left to `storage`; here are the files, and the rules
+of the event stream that `storage` asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from errno import EEXIST
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+from mfm_ops.app.reports import resolve_run
+from mfm_ops.app.rules import FoldRules
+
+if TYPE_CHECKING:
+    from mfm_ops.app import App
+    from mfm_ops.machine.canonical import Json
+    from mfm_ops.storage.memory import MemoryStore
+    from mfm_ops.storage.sqlite import SqliteStore
+    from mfm_ops.storage.transfer import ImportedRun
+    from mfm_ops.storage.verify import Verified
+
+__all__ = ["export_file", "import_file", "verify"]
+
+STANDARD_STREAM: Final = "-"
+
+
+def verify(
+    app: App, reference: str | None, progress: Callable[[str, int, int], None] | None
+) -> dict[str, Json]:
+    """Verify the store, or the one run that `reference` names, and say all that is wrong.
+
+    `found` is the number of findings; the first thousand stand in `findings`, each with its `code`
+    and its place.
+    """
+    from mfm_ops.storage.verify import verify_run, verify_store
+
+    async def work(store: SqliteStore | MemoryStore) -> dict[str, Json]:
+        run_id = None if reference is None else await resolve_run(store, reference)
+        with store.audit() as audit:
+            if run_id is None:
+                found = await verify_store(audit, FoldRules, progress)
+                return _verified(app, found)
+            run = audit.find_run(run_id)
+            assert run is not None, "a run that was resolved is there, since nothing goes away"
+            found = await verify_run(audit, run, FoldRules, progress)
+            return {"run_id": str(run_id), **_verified(app, found)}
+
+    with app.store_to_read() as store:
+        return asyncio.run(work(store))
+
+
+def _verified(app: App, found: Verified) -> dict[str, Json]:
+    findings = [
+        cast("dict[str, Json]", {k: v for k, v in one._asdict().items() if v is not None})
+        for one in found.findings
+    ]
+    shown: dict[str, Json] = {
+        "store": str(app.settings.store_path),
+        "runs": found.runs,
+        "events": found.events,
+        "artifacts": found.artifacts,
+        "bytes": found.size_bytes,
+        "found": found.found,
+        "findings": list(findings),
+        "strays": list(found.strays),
+    }
+    if found.running_hash is not None:
+        shown["running_hash"] = found.running_hash
+    return shown
+
+
+def export_file(app: App, reference: str, target: str, *, force: bool) -> dict[str, Json]:
+    """Write the run that `reference` names, and all that belongs to it, to the file `target`.
+
+    `-` is standard output. The file appears whole or not at all; one that is there already is
+    replaced only with `force`.
+
+    Raises:
+        OSError: the file cannot be written, or is there already (`EEXIST`).
+        StorageFailure: as `transfer.export_run`.
+    """
+    from mfm_ops.storage.transfer import export_run
+
+    async def work(store: SqliteStore | MemoryStore) -> dict[str, Json]:
+        run_id = await resolve_run(store, reference)
+        with _written(target, force=force) as sink:
+            done = await export_run(store, run_id, sink, FoldRules)
+        return {
+            "run_id": str(done.run_id),
+            "file": target,
+            "events": done.head.seq,
+            "running_hash": done.head.running_hash,
+            "complete": done.complete,
+            "runs": [str(one) for one in done.runs],
+            "artifacts": done.artifacts,
+            "bytes": done.size_bytes,
+            "sha256": done.sha256,
+        }
+
+    with app.store_to_read() as store:
+        return asyncio.run(work(store))
+
+
+def import_file(app: App, source: str) -> dict[str, Json]:
+    """Add the runs of the export `source` to the store; `-` is standard input.
+
+    Raises:
+        OSError: the file cannot be read.
+        StorageFailure: as `transfer.import_bundle`.
+    """
+    from mfm_ops.storage.transfer import import_bundle
+
+    # Before the store is opened: a file that is not there makes no store.
+    with _seekable(source) as file, app.store() as store:
+        done = asyncio.run(import_bundle(store, file, FoldRules))
+    return {
+        "run_id": str(done.run_id),
+        "runs": [_imported(run) for run in done.runs],
+        "artifacts": done.artifacts,
+        "new_artifacts": done.new_artifacts,
+    }
+
+
+def _imported(run: ImportedRun) -> dict[str, Json]:
+    added = run.after - run.before
+    outcome = "unchanged" if not added else "extended" if run.before else "imported"
+    return {
+        "run_id": str(run.run_id),
+        "outcome": outcome,
+        "events": run.after,
+        "new_events": added,
+        "complete": run.complete,
+    }
+
+
+@contextmanager
+def _written(target: str, *, force: bool) -> Iterator[BinaryIO]:
+    """A stream that becomes the file `target` when all went well."""
+    path = Path(target)
+    if target == STANDARD_STREAM:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if force and path.exists() and not path.is_file():
+        # A device or a pipe is written to, not replaced.
+        with path.open("wb") as stream:
+            yield stream
+        return
+    if path.exists() and not force:
+        raise FileExistsError(EEXIST, os.strerror(EEXIST), target)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".mfm-export-")
+    temporary = Path(name)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
+            yield file
+            file.flush()
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(descriptor, 0o666 & ~mask)
+            os.fsync(descriptor)
+        _name(temporary, path, force=force)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _name(temporary: Path, path: Path, *, force: bool) -> None:
+    """Give the finished file its name, durably."""
+    if force:
+        temporary.replace(path)
+    else:
+        # Unlike a rename it takes nobody's place, also if a file appeared meanwhile.
+        path.hardlink_to(temporary)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _seekable(source: str) -> Iterator[BinaryIO]:
+    """The bytes of `source` as a file that can be read twice."""
+    if source == STANDARD_STREAM:
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+            spool.seek(0)
+            yield cast(BinaryIO, spool)
+        return
+    with Path(source).open("rb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            yield file
+            return
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(file, spool)
+            spool.seek(0)
+            yield cast(BinaryIO, spool)

@@ -1,0 +1,155 @@
+"""`mfm store verify`, `mfm run export` and `mfm run import`: integrity, and runs as files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mfm_ops.cli.errors import CommandFailure, ExitCode, usage
+from mfm_ops.cli.output import Painter, escape, is_terminal, screen_width, table, write
+from mfm_ops.cli.session import Session
+from mfm_ops.cli.tree import MfmCommand, MfmGroup, command
+from mfm_ops.machine.codes import error_info
+
+__all__ = ["export_command", "import_command", "store"]
+
+store = MfmGroup(name="store", help="Look after the store itself.")
+
+
+@command(
+    store,
+    "verify",
+    click.Option(["--run"], metavar="RUN", help="Only this run, and the artifacts that it names."),
+    click.Option(
+        ["--progress/--no-progress"],
+        default=None,
+        help="Say on standard error how far it is.  [default: on a terminal]",
+    ),
+)
+def verify(session: Session, run: str | None, progress: bool | None) -> None:
+    """Verify every event, running hash, artifact, rule and reference of the store.
+
+    All that is wrong is named, and ends with exit code 3. Nothing is changed.
+    """
+    from mfm_ops.app import transfers
+
+    wanted = is_terminal(sys.stderr) if progress is None else progress
+    report: dict[str, Any] = transfers.verify(session.app, run, _progress() if wanted else None)
+    strays = len(report["strays"])
+    summary = (
+        f"{report['runs']} runs, {report['events']} events, {report['artifacts']} artifacts, "
+        f"{report['bytes']} bytes verified"
+    )
+    notes = [f"{strays} files beside the store hold nothing of it: no harm"] if strays else []
+    if not report["found"]:
+        heads = [f"running hash {report['running_hash']}"] if "running_hash" in report else []
+        session.show(report, "\n".join([summary, *heads, *notes]))
+        return
+    if not session.as_json:
+        for line in _finding_lines(report):
+            write(line)
+    details = {"path": report["store"], "found": report["found"]}
+    if session.as_json:
+        keys = ("runs", "events", "artifacts", "bytes", "findings", "strays")
+        details |= {key: report[key] for key in keys}
+    info = error_info("verify_failed", "something in the store is damaged", **details)
+    raise CommandFailure(info, ExitCode.STORE)
+
+
+def _finding_lines(report: dict[str, Any]) -> list[str]:
+    columns = ("code", "run_id", "seq", "artifact_id", "reason")
+    rows = [[_cell(finding.get(name)) for name in columns] for finding in report["findings"]]
+    headers = ["CODE", "RUN", "SEQ", "ARTIFACT", "REASON"]
+    lines = table(headers, rows, width=screen_width(sys.stdout))
+    rest = report["found"] - len(rows)
+    return [*lines, f"and {rest} more"] if rest else lines
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    """An observer that says each tenth of the way on standard error."""
+    paint = Painter(sys.stderr)
+    last: dict[str, int] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        tenth = 10 * done // total if total else 10
+        if tenth != last.get(what):
+            last[what] = tenth
+            write(f"{paint.dim('..')} {what} {done}/{total}", sys.stderr)
+            sys.stderr.flush()
+
+    return tell
+
+
+def _export(session: Session, run: str, output: str, force: bool) -> None:
+    from mfm_ops.app import transfers
+
+    if output == "-" and is_terminal(sys.stdout):
+        raise usage("Standard output is a terminal.", hint="Write to a file with -o FILE.")
+    try:
+        done: dict[str, Any] = transfers.export_file(session.app, run, output, force=force)
+    except FileExistsError:
+        raise usage("The file is there already.", hint="--force replaces it.") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise usage(f"The file cannot be written: {error.strerror}.") from None
+    lines = [
+        f"run       {done['run_id']}",
+        f"events    {done['events']}, running hash {done['running_hash']}",
+        f"with it   {len(done['runs']) - 1} runs, {done['artifacts']} artifacts",
+        f"file      {escape(output)}, {done['bytes']} bytes, sha256 {done['sha256']}",
+    ]
+    if not done["complete"]:
+        lines.append("The run has not ended: this is what it has done so far.")
+    if output == "-":
+        session.note("\n".join(lines))
+    else:
+        session.show(done, "\n".join(lines))
+
+
+def _import(session: Session, file: str) -> None:
+    from mfm_ops.app import transfers
+
+    try:
+        done: dict[str, Any] = transfers.import_file(session.app, file)
+    except OSError as error:
+        raise usage(f"The file cannot be read: {error.strerror}.") from None
+    rows = [
+        [run["run_id"], run["outcome"], str(run["events"]), str(run["new_events"])]
+        for run in done["runs"]
+    ]
+    lines = table(["RUN", "OUTCOME", "EVENTS", "NEW"], rows, width=screen_width(sys.stdout))
+    lines.append(f"{done['new_artifacts']} of {done['artifacts']} artifacts are new")
+    session.show(done, "\n".join(lines))
+
+
+export_command = MfmCommand(
+    "export",
+    callback=click.pass_obj(_export),
+    params=[
+        click.Argument(["run"], metavar="RUN"),
+        click.Option(
+            ["-o", "--output"], metavar="FILE", required=True, help="The file; - is stdout."
+        ),
+        click.Option(["--force"], is_flag=True, help="Replace a file that is there already."),
+    ],
+    help="Write a run, and all that belongs to it, to one file.\n\n"
+    "Its parents, children and sources go along, with every artifact that they name. A run that "
+    "has not ended is written as far as it is.",
+)
+
+import_command = MfmCommand(
+    "import",
+    callback=click.pass_obj(_import),
+    params=[click.Argument(["file"], metavar="FILE")],
+    help="Add the runs of an export to the store; - is standard input.\n\n"
+    "The whole file is verified before anything is stored. A run that is here already stays as it "
+    "is, or is extended where the file knows more of it.",
+)
