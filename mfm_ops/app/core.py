@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mfm_ops.machine.canonical import Json
-    from mfm_ops.machine.config import BuildProvenance, RunConfig, RunManifest
+    from mfm_ops.machine.config import BuildProvenance, RunManifest
     from mfm_ops.machine.engine import RunResult
     from mfm_ops.machine.events import EventEnvelope
     from mfm_ops.machine.ids import ArtifactId

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mfm_ops.machine.errors import SettingsFailure
@@ -19,7 +20,9 @@ from mfm_ops.sdk.operation import AnyOperation, Operation
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mfm_ops.machine.canonical import Json
     from mfm_ops.machine.transport import LiveIoEnv, LiveIoTransport, LiveIoTransportFactory
+    from transports.nix_resolver import NixSite
     from transports.policy import ExecPolicy
 
 __all__ = [
@@ -34,6 +37,7 @@ TRANSPORTS_GROUP: Final = "mfm.transports"
 
 _BUILT_IN_OPS: Final[Mapping[str, str]] = {
     "keystore_list": "mfm_ops.ops.keystore:KeystoreList",
+    "nix_app": "mfm_ops.ops.nix_app:NixApp",
     "run_program": "mfm_ops.ops.programs:RunProgram",
 }
 _log = logging.getLogger(__name__)
@@ -150,20 +154,32 @@ def built_in_factories(
     policy: ExecPolicy,
     stderr_sink: Callable[[bytes], None] | None = None,
     *,
+    site_policy: Mapping[str, Json] | None = None,
+    nix_site: Callable[[], NixSite] | None = None,
     keystore_dir: Path | None = None,
     keystore_named: bool = False,
 ) -> list[LiveIoTransportFactory]:
     """The transports that come with mfm, under the site's policy.
 
-    `keystore_dir` is where keystores lie by default, `keystore_named` whether somebody said so.
+    `site_policy` is the whole of it as it is stored, `nix_site` what Nix is given, asked for when
+    it is needed; without it there is no Nix. `keystore_dir` is where keystores lie by default,
+    `keystore_named` whether somebody said so.
     """
+    whole = policy.to_json() if site_policy is None else dict(site_policy)
 
     def exec_factory() -> LiveIoTransportFactory:
         from mfm_ops.machine.canonical import artifact_id_for_json
         from transports.exec import ExecFactory
 
-        digest = artifact_id_for_json(policy.to_json())
+        digest = artifact_id_for_json(whole)
         return ExecFactory(policy, digest, stderr_sink=stderr_sink)
+
+    def nix_factory(site: Callable[[], NixSite]) -> LiveIoTransportFactory:
+        from mfm_ops.machine.canonical import artifact_id_for_json
+        from transports.nix_exec import NixExecFactory
+
+        digest = artifact_id_for_json(whole)
+        return NixExecFactory(site(), policy, digest, stderr_sink=stderr_sink)
 
     def keystore_factory() -> LiveIoTransportFactory:
         from transports.keystore import KeystoreFactory
@@ -171,7 +187,13 @@ def built_in_factories(
         place = None if keystore_dir is None else str(keystore_dir)
         return KeystoreFactory(place, keystore_named)
 
-    return [_Deferred("exec", exec_factory), _Deferred("local.keystore", keystore_factory)]
+    factories: list[LiveIoTransportFactory] = [
+        _Deferred("exec", exec_factory),
+        _Deferred("local.keystore", keystore_factory),
+    ]
+    if nix_site is not None:
+        factories.append(_Deferred("nix.exec", partial(nix_factory, nix_site)))
+    return factories
 
 
 def _entry_points(group: str, broken: list[Broken]) -> Iterator[tuple[str, str, Any]]:

@@ -1,0 +1,54 @@
+"""The run config that a caller's options come to: the default one, where they say nothing."""
+
+from __future__ import annotations
+
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.config import EventProfile, RunConfig
+from mfm_ops.machine.errors import SettingsFailure
+from mfm_ops.machine.meta import Tag
+from mfm_ops.sdk.launcher import default_run_config
+
+__all__ = ["run_config_for"]
+
+
+def run_config_for(
+    *,
+    event_profile: str | None = None,
+    max_attempts: int | None = None,
+    skip_tags: tuple[str, ...] = (),
+    allow_flakes: tuple[str, ...] = (),
+) -> RunConfig:
+    """The config; `allow_flakes` are added to the flakes that are allowed by default.
+
+    Raises:
+        SettingsFailure: `usage`, for a flake that no app could ever be of.
+    """
+    config = default_run_config()
+    update: dict[str, object] = {}
+    if event_profile is not None:
+        update["event_profile"] = EventProfile(event_profile)  # type: ignore[arg-type]
+    if max_attempts is not None:
+        update["retry_policy"] = config.retry_policy.model_copy(
+            update={"max_attempts": max_attempts}
+        )
+    if skip_tags:
+        update["skip_tags"] = tuple(Tag(tag) for tag in skip_tags)
+    if allow_flakes:
+        _require_plausible(allow_flakes)
+        allowed = (*config.nix_flake_allowlist, *allow_flakes)
+        update["nix_flake_allowlist"] = tuple(dict.fromkeys(allowed))
+    return config.model_copy(update=update)
+
+
+def _require_plausible(flakes: tuple[str, ...]) -> None:
+    from transports.nix_refs import is_plausible_entry
+
+    for flake in flakes:
+        if not is_plausible_entry(flake):
+            raise SettingsFailure(
+                error_info(
+                    "usage",
+                    "--allow-flake takes a flake ref with its scheme, such as github:OWNER/REPO, "
+                    "git+file:///DIRECTORY or path:.",
+                )
+            )
