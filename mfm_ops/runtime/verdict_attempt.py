@@ -4,8 +4,7 @@ What differs from the record is found in `verdict_compare`.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from mfm_ops.machine.canonical import artifact_id_for_bytes, canonical_json_bytes
@@ -47,7 +46,6 @@ __all__ = [
     "AttemptIo",
     "Replayed",
     "Trouble",
-    "place_of",
     "replay_attempt",
 ]
 
@@ -116,21 +114,8 @@ class AttemptFacts:
         return self._facts.get(key) if self._seqs.get(key, 0) <= self._reached else None
 
 
-def place_of(key: str) -> str:
-    """An ambient key without the run and attempt in it, which differ where a fork took it over.
-
-    >>> place_of("mfm:now_millis|run:r|state:a.b.c|attempt:2|ord:0")
-    'mfm:now_millis|state:a.b.c|ord:0'
-    """
-    return "|".join(part for part in key.split("|") if not part.startswith(("run:", "attempt:")))
-
-
 class AttemptIo(ReplayIo):
-    """`ReplayIo` that keeps what could not be answered, handlers that catch it or not.
-
-    `inherited` maps the places of clock and randomness to the keys of the run that it was forked
-    from.
-    """
+    """`ReplayIo` that keeps what could not be answered, handlers that catch it or not."""
 
     def __init__(
         self,
@@ -140,14 +125,12 @@ class AttemptIo(ReplayIo):
         *,
         source_run_id: RunId,
         source_attempt: int,
-        inherited: Mapping[str, FactKey] = MappingProxyType({}),
     ) -> None:
         super().__init__(
             facts, persister, env, source_run_id=source_run_id, source_attempt=source_attempt
         )
         self.seen_facts = facts
         self.troubles: list[Trouble] = []
-        self._inherited = inherited
 
     async def call(self, call: IoCall) -> IoResult:
         try:
@@ -187,10 +170,6 @@ class AttemptIo(ReplayIo):
         except IoFailure as failure:
             self._note_keyed(failure)
             raise
-
-    def _next_key(self, kind: str) -> FactKey:
-        key = super()._next_key(kind)
-        return self._inherited.get(place_of(key), key)
 
     def _note_keyed(self, failure: IoFailure) -> None:
         details = failure.info.details

@@ -11,7 +11,7 @@ from mfm_ops.machine.canonical import artifact_id_for_bytes
 from mfm_ops.machine.config import BuildProvenance, RunConfig
 from mfm_ops.machine.engine import Stores
 from mfm_ops.machine.errors import ContextFailure
-from mfm_ops.machine.ids import ArtifactId, FactKey, StateId
+from mfm_ops.machine.ids import ArtifactId, StateId
 from mfm_ops.machine.plan import ExecutionPlan, StateNode
 from mfm_ops.machine.stores import ArtifactStore
 from mfm_ops.machine.transport import LiveIoEnv
@@ -25,7 +25,6 @@ from mfm_ops.runtime.verdict_attempt import (
     AttemptFacts,
     AttemptIo,
     Replayed,
-    place_of,
     replay_attempt,
 )
 from mfm_ops.runtime.verdict_compare import (
@@ -110,7 +109,6 @@ class StateJudge:
         self._facts = FactIndex(told.facts.values())
         # A source's facts were all there before this run began.
         self._fact_seqs = {} if env.source else recording.fact_seqs
-        self._inherited = _inherited(self._history)
         self.divergences: list[Divergence] = []
         self.notes: list[str] = []
 
@@ -201,7 +199,6 @@ class StateJudge:
             ),
             source_run_id=source.run_id if source else self._history.run_id,
             source_attempt=told.attempts - 1 if told else attempt.number,
-            inherited=self._inherited,
         )
 
     async def _evidence(self, attempt: RecordedAttempt, replayed: Replayed) -> Evidence:
@@ -219,17 +216,6 @@ class StateJudge:
             if wanted is not None and wanted not in payloads:
                 payloads[wanted] = await self._persister.load_bytes(wanted)
         return Evidence(self._facts, snapshot, payloads)
-
-
-def _inherited(history: RunHistory) -> dict[str, FactKey]:
-    """Clock and randomness that a forked run took over, by place; the last attempt's count."""
-    if history.forked_from is None:
-        return {}
-    own = f"|run:{history.run_id}|"
-    ambient = ("mfm:now_millis|run:", "mfm:random_bytes|run:")
-    return {
-        place_of(key): key for key in history.facts if key.startswith(ambient) and own not in key
-    }
 
 
 def key_of(conflict: ContextFailure) -> str | None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mfm_ops.machine.canonical import Json, artifact_id_for_json
 from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.config import BuildProvenance, EventProfile, IoMode, RunConfig
+from mfm_ops.machine.config import BuildProvenance, EventProfile, ExecutionMode, IoMode, RunConfig
 from mfm_ops.machine.context import DynContext
 from mfm_ops.machine.engine import RunPhase, RunResult
 from mfm_ops.machine.errors import IoFailure, RunFailure, TransportFailure
@@ -22,7 +25,10 @@ from mfm_ops.machine.io import IoCall, IoProvider
 from mfm_ops.machine.plan import ExecutionPlan
 from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.transport import LiveIoEnv
+from mfm_ops.runtime.control import Requester, resolve_effect
+from mfm_ops.runtime.fork import ForkRun, fork_run
 from mfm_ops.runtime.history import fold
+from mfm_ops.runtime.records import Resolution
 from mfm_ops.runtime.verdict import ANOTHER_BUILD, OPEN_RUN, ReplayEnv, replay
 from mfm_ops.runtime.verdict_model import (
     Divergence,
@@ -42,10 +48,12 @@ from tests.support import (
     config,
     effect,
     failure,
+    manifest_of,
     plan_of,
     reads,
     sid,
     state,
+    unordered,
     writes,
 )
 
@@ -255,6 +263,104 @@ async def test_a_run_that_was_a_replay_itself_is_reproduced_from_its_source(scen
     assert scene.plan is not None
     await second.record(scene.plan, io_mode=IoMode.Replay, replay_of=scene.run_id)
     assert (await second.replay()).verdict == "reproduced"
+
+
+async def test_a_forked_run_is_reproduced_with_what_it_took_over_and_what_it_changed(
+    scene: Scene,
+) -> None:
+    async def clock(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+        ctx.write(KEY, await io.now_millis())
+
+    async def copies(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+        ctx.write(ContextKey("copy"), [ctx.read(KEY), (await io.random_bytes(4)).hex()])
+
+    plan = plan_of(
+        {"a": state(clock), "b": calling("q", into="b"), "c": state(copies), "d": writes(d=1)},
+        "a>b>d",
+        "a>c>d",
+    )
+    await scene.record(plan)
+    forked = Scene(scene.bench, scene.run_config, plan=plan)
+    fork = ForkRun(
+        source=scene.run_id,
+        state_id=sid("c"),
+        overrides={"k": 7},
+        manifest=manifest_of(scene.run_config, "forked"),
+        plan=plan,
+        run_id=forked.run_id,
+    )
+    assert await fork_run(scene.bench.stores, fork, scene.bench.sources) == 2
+    assert (await scene.bench.resume(forked.run_id)).phase is RunPhase.Completed
+    verdict = await forked.replay()
+    assert (verdict.verdict, len(verdict.states)) == ("reproduced", 4)
+
+
+async def test_an_effect_that_somebody_found_out_about_is_reproduced_from_what_they_said(
+    scene: Scene,
+) -> None:
+    async def lose(call: IoCall, env: LiveIoEnv) -> Json:
+        scope.cancel()
+        await anyio.sleep_forever()
+        return None
+
+    async def pay(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+        ctx.write(KEY, (await io.call(ask("pay"))).response)
+
+    scene.bench.world.answer = lose
+    with anyio.CancelScope() as scope:
+        await scene.record(chain_of(effect(pay)))
+    asks = Requester("somebody", "looked it up", scene.bench.sources.now_millis)
+    stores = scene.bench.stores
+    await resolve_effect(
+        stores, scene.run_id, sid("s0"), Resolution.completed, asks, result={"paid": True}
+    )
+    assert (await scene.bench.resume(scene.run_id)).phase is RunPhase.Completed
+    verdict = await scene.replay()
+    assert (verdict.verdict, verdict.states[0].attempt) == ("reproduced", 1)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_runs_of_any_plan_and_schedule_are_reproduced(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 7), "states")
+    arrows = [
+        f"n{one}>n{other}"
+        for other in range(size)
+        for one in data.draw(st.sets(st.integers(0, max(other - 1, 0)), max_size=3), "parents")
+        if one < other
+    ]
+    at_once = data.draw(st.integers(0, 4), "at once")
+    dice = data.draw(st.randoms(use_true_random=False), "delays")
+
+    def handler(number: int) -> FunctionState:
+        async def handle(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            for look in range(2):
+                for _ in range(dice.choice((0, 1, 3))):
+                    await checkpoint()
+                await io.call(ask([number, look]))
+                await rec.emit(DomainEvent(name="looked", payload=await io.now_millis()))
+            if number % 3 == 2:
+                await io.record_value(FactKey("shared"), "the same of all")
+            ctx.write(ContextKey(f"k{number % 4}"), number // 4)
+            ctx.write(ContextKey(f"n{number}"), [*sorted(ctx.dump())])
+
+        return reads(handle)
+
+    async def check() -> None:
+        scene = Scene()
+        nodes = {f"n{number}": handler(number) for number in range(size)}
+        plan = plan_of(nodes, *arrows) if arrows else unordered(**nodes)
+        base = config()
+        if at_once:
+            mode = ExecutionMode.fan_out_join(at_once)
+            base = base.model_copy(update={"execution_mode": mode})
+        scene.plan, scene.run_config = plan, base
+        await scene.bench.start(plan, base, run_id=scene.run_id)
+        verdict = await scene.replay()
+        assert verdict.divergences == ()
+        assert StateResult.not_replayed not in {one.result for one in verdict.states}
+
+    anyio.run(check)
 
 
 # How far a run is reproduced that did not complete

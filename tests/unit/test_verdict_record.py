@@ -14,7 +14,6 @@ from mfm_ops.machine.events import (
 )
 from mfm_ops.machine.ids import RunId
 from mfm_ops.runtime.records import StateStatus
-from mfm_ops.runtime.verdict_attempt import place_of
 from mfm_ops.runtime.verdict_record import Recording, RecordingBuilder
 from tests.support import OP, SOME_ID, domain, failure, kernel, sid
 
@@ -114,10 +113,3 @@ def test_a_stream_that_breaks_its_rules_is_refused() -> None:
 def test_a_run_without_events_is_none() -> None:
     with pytest.raises(StorageFailure):
         RecordingBuilder(RUN).done()
-
-
-def test_the_place_of_an_ambient_key_is_the_same_in_every_run_and_attempt() -> None:
-    one = "mfm:now_millis|run:x|state:a.b.c|attempt:0|ord:1"
-    assert place_of(one) == place_of(
-        one.replace("run:x", "run:y").replace("attempt:0", "attempt:4")
-    )
