@@ -51,7 +51,7 @@ async def test_a_recorded_event_is_stored_in_the_same_bytes_today(folder: Path) 
     assert await store.read_raw(run_id, 1) == files.events_of(folder)
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "program"])
+@pytest.mark.parametrize("name", SCENARIOS)
 async def test_a_run_of_today_gets_the_verdict_of_the_recorded_one(
     name: str, tmp_path: Path
 ) -> None:

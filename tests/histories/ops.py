@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+import anyio
+
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.config import RunConfig
 from mfm_ops.machine.context import DynContext
@@ -186,6 +188,11 @@ async def refused(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
     await io.call(IoCall(namespace="history.refusing", request={"name": "refused"}))
 
 
+async def waits(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+    """Never ends by itself."""
+    await anyio.sleep_forever()
+
+
 READS = SideEffectKind.ReadOnlyIo
 EFFECT = SideEffectKind.ApplySideEffect
 
@@ -194,12 +201,16 @@ class Scenario(NamedTuple):
     """One recorded run: of which op, with which run options, and the verdict on it for ever.
 
     `results` are the states' in the order of execution, where they are not all `reproduced`.
+    `then` is what is done after the first drive: `resume`, `resolve` an effect and resume, or
+    `fork` at a state whose contexts are changed, and resume that.
     """
 
     op: AnyOperation
     profile: str = "Normal"
     skip_tags: tuple[str, ...] = ()
     interrupted_at: str | None = None
+    then: str | None = None
+    at_once: int = 1
     verdict: str = "reproduced"
     up_to: str | None = None
     results: tuple[str, ...] = ()
@@ -269,12 +280,73 @@ SCENARIOS: Mapping[str, Scenario] = {
     "resumed": Scenario(
         Recorded("resumed", {"first": sets(a=1), "ask": Step(asks, READS), "last": sets(b=1)}),
         interrupted_at="two",
+        then="resume",
     ),
     "interrupted": Scenario(
         Recorded("interrupted", {"first": sets(a=1), "ask": Step(asks, READS)}),
-        interrupted_at="two for good",
+        interrupted_at="two",
         verdict="reproduced_up_to",
         up_to="interrupted.main.ask",
+        results=("reproduced", "not_replayed"),
+    ),
+    "resolved": Scenario(
+        Recorded("resolved", {"pay": Step(pays, EFFECT), "after": Step(merges)}),
+        interrupted_at="pay",
+        then="resolve",
+    ),
+    "parked": Scenario(
+        Recorded("parked", {"first": sets(a=1), "pay": Step(pays, EFFECT)}),
+        interrupted_at="pay",
+        then="resume",
+        verdict="reproduced_up_to",
+        up_to="parked.main.pay",
+        results=("reproduced", "not_replayed"),
+    ),
+    "forked": Scenario(
+        Recorded(
+            "forked",
+            {
+                "above": Step(ambient),
+                "left": Step(talks),
+                "right": sets(c=1),
+                "below": Step(merges),
+            },
+            *JOIN,
+        ),
+        then="fork",
+    ),
+    "parallel": Scenario(
+        Recorded(
+            "parallel",
+            {
+                "above": sets(shared=0),
+                "left": Step(asks, READS),
+                "middle": Step(talks),
+                "right": Step(ambient),
+                "alone": sets(shared=0),
+                "below": Step(merges),
+            },
+            "above>left>below",
+            "above>middle>below",
+            "above>right>below",
+        ),
+        at_once=4,
+        results=("reproduced",) * 6,
+    ),
+    "parallel_failed": Scenario(
+        Recorded(
+            "parallel_failed",
+            {
+                "limit": Step(gives_up),
+                "slow": Step(waits),
+                "below": Step(merges),
+            },
+            "limit>below",
+            "slow>below",
+        ),
+        at_once=2,
+        verdict="reproduced_up_to",
+        up_to="parallel_failed.main.limit",
         results=("reproduced", "not_replayed"),
     ),
 }

@@ -7,25 +7,28 @@ from pathlib import Path
 import anyio
 import orjson
 
-from mfm_ops.app.installed import built_in_factories
-from mfm_ops.machine.canonical import Json, canonical_json_bytes
+from mfm_ops.machine.canonical import Json, artifact_id_for_json, canonical_json_bytes
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import (
     BackoffPolicy,
     Duration,
     EventProfile,
+    ExecutionMode,
     Fixed,
     RetryPolicy,
     RunConfig,
 )
 from mfm_ops.machine.engine import Stores
 from mfm_ops.machine.errors import ErrorCategory, ErrorInfo, TransportFailure
-from mfm_ops.machine.ids import ErrorCode
+from mfm_ops.machine.ids import ErrorCode, RunId, StateId
 from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.meta import Tag
 from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.context import JsonContext
+from mfm_ops.runtime.control import Requester, resolve_effect
 from mfm_ops.runtime.executor import Engine
+from mfm_ops.runtime.fork import ForkRun, fork_run
+from mfm_ops.runtime.records import Resolution
 from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.sdk.launcher import RunLauncher, default_run_config
 from mfm_ops.sdk.operation import OpConfig
@@ -35,7 +38,10 @@ from mfm_ops.storage.memory import MemoryStore
 from tests.histories.files import DIGESTS, FOLDER, digests, files, save
 from tests.histories.ops import OPS, SCENARIOS, Scenario
 from tests.support import BUILD, ScriptedFactory, scripted_sources
+from transports.exec import ExecFactory
 from transports.policy import ExecPolicy
+
+FORKED = "f0f0f0f0-0000-4000-8000-000000000000"
 
 
 class World:
@@ -54,8 +60,8 @@ class World:
             self._flaky += 1
             if self._flaky < 3:
                 raise TransportFailure(_busy())
-        if self._stop_at is not None and name == self._stop_at.partition(" ")[0]:
-            self._stop_at = None if " " not in self._stop_at else self._stop_at
+        if name == self._stop_at:
+            self._stop_at = None
             self.scope.cancel()
             await anyio.sleep_forever()
         return {"about": name, "length": len(name), "by": str(env.state_id)}
@@ -77,6 +83,9 @@ def run_config(scenario: Scenario) -> RunConfig:
             "retry_policy": RetryPolicy(max_attempts=3, backoff=delay),
             "event_profile": EventProfile(scenario.profile),  # type: ignore[arg-type]
             "skip_tags": tuple(map(Tag, scenario.skip_tags)),
+            "execution_mode": ExecutionMode.Sequential
+            if scenario.at_once == 1
+            else ExecutionMode.fan_out_join(scenario.at_once),
         }
     )
 
@@ -86,9 +95,10 @@ async def record(name: str, folder: Path) -> None:
     scenario, store = SCENARIOS[name], MemoryStore()
     world = World(scenario)
     policy = ExecPolicy(allow_prefixes=("/usr/bin",))
+    digest = artifact_id_for_json(policy.to_json())
     engine = Engine(
         registry=TransportRegistry(
-            [ScriptedFactory(world.answer, "history"), *built_in_factories(policy)]
+            [ScriptedFactory(world.answer, "history"), ExecFactory(policy, digest)]
         ),
         build_plan=lambda manifest: build_plan(manifest, OPS),
         build=BUILD,
@@ -107,9 +117,27 @@ async def record(name: str, folder: Path) -> None:
     with world.scope:
         await launcher.launch(prepared, run_key=name)
     (run,) = await store.list_runs()
-    if scenario.interrupted_at is not None and " " not in scenario.interrupted_at:
-        await engine.resume(stores, run.run_id, take_over=True)
-    bodies = [_of_no_machine(body) for body in await store.read_raw(run.run_id, 1)]
+    run_id = run.run_id
+    sources = scripted_sources()
+    if scenario.then == "resolve":
+        asks = Requester("somebody", "asked the far side", sources.now_millis)
+        found: Json = {"receipt": 7}
+        state_id = StateId(f"{name}.main.pay")
+        await resolve_effect(stores, run_id, state_id, Resolution.completed, asks, result=found)
+    if scenario.then == "fork":
+        fork = ForkRun(
+            source=run_id,
+            state_id=StateId(f"{name}.main.left"),
+            overrides={f"{name}.main.value": "changed"},
+            manifest=prepared.manifest,
+            plan=prepared.plan,
+            run_id=RunId(FORKED),
+        )
+        await fork_run(stores, fork, sources)
+        run_id = fork.run_id
+    if scenario.then is not None:
+        await engine.resume(stores, run_id)
+    bodies = [_of_no_machine(body) for body in await store.read_raw(run_id, 1)]
     await save(store, bodies, folder)
 
 
