@@ -14,6 +14,7 @@ from mfm_ops.machine.wire import U32, U64, JsonValue, Variants, Wire, optional_e
 
 __all__ = [
     "ArtifactWritten",
+    "ChildOf",
     "ChildRunCompleted",
     "ChildRunSpawned",
     "DOMAIN_EVENT_ARTIFACT_WRITTEN",
@@ -24,6 +25,7 @@ __all__ = [
     "DomainEvent",
     "ENGINE_EVENT_PREFIX",
     "EVENT_CANCEL_REQUESTED",
+    "EVENT_CHILD_OF",
     "EVENT_CONTEXT_CONFLICT",
     "EVENT_DEADLINE_EXCEEDED",
     "EVENT_DRIVER",
@@ -63,6 +65,7 @@ EVENT_IO_REFUSED = "mfm.io_refused"
 EVENT_EFFECT_UNKNOWN = "mfm.effect_unknown"
 EVENT_EFFECT_RESOLVED = "mfm.effect_resolved"
 EVENT_CANCEL_REQUESTED = "mfm.cancel_requested"
+EVENT_CHILD_OF = "mfm.child_of"
 EVENT_FORKED_FROM = "mfm.forked_from"
 
 
@@ -208,6 +211,17 @@ class OpBoundary(Wire):
 
     op_path: OpPath
     phase: str
+
+
+class ChildOf(Wire):
+    """The payload of `mfm.child_of`, the second event of a child's stream; ours.
+
+    `depth` is 1 for a child of a run that is nobody's child.
+    """
+
+    parent_run_id: RunId
+    fact_key: FactKey
+    depth: U32
 
 
 class ChildRunSpawned(Wire):

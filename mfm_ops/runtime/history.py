@@ -5,7 +5,7 @@ else. Deciding what to do next is left to `executor`.
 """
 
 from collections.abc import Iterable
-from typing import cast
+from typing import TypeVar, cast
 
 from mfm_ops.machine import events as ev
 from mfm_ops.machine.canonical import Json, canonical_json_bytes
@@ -13,9 +13,11 @@ from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import ErrorInfo, StorageError, StorageFailure
 from mfm_ops.machine.events import DomainEvent, EventEnvelope
 from mfm_ops.machine.ids import ArtifactId, FactKey, RunId, StateId
+from mfm_ops.machine.wire import Wire
 from mfm_ops.runtime.facts import BoundFact
 from mfm_ops.runtime.records import (
     ORPHANED,
+    ChildRecord,
     Fork,
     Intent,
     Resolution,
@@ -23,6 +25,8 @@ from mfm_ops.runtime.records import (
     StateRecord,
     StateStatus,
 )
+
+W = TypeVar("W", bound=Wire)
 
 __all__ = [
     "Folding",
@@ -172,6 +176,12 @@ class Folding:
                 history.forked_from = self._fork(payload)
             case ev.EVENT_CANCEL_REQUESTED:
                 history.cancel_requested = True
+            case ev.DOMAIN_EVENT_CHILD_RUN_SPAWNED:
+                self._child_spawned(history, payload, envelope.state_id)
+            case ev.DOMAIN_EVENT_CHILD_RUN_COMPLETED:
+                self._child_completed(history, payload)
+            case ev.EVENT_CHILD_OF:
+                history.child_of = self._parsed(ev.ChildOf, payload)
             case _:
                 pass
 
@@ -203,6 +213,35 @@ class Folding:
         history.open_intents.pop(key, None)
         if payload.get("as") == Resolution.failed and state_id is not None:
             history.failed_effects[state_id] = key
+
+    def _child_spawned(
+        self, history: RunHistory, payload: dict[str, Json], state_id: StateId | None
+    ) -> None:
+        spawned = self._parsed(ev.ChildRunSpawned, payload)
+        # Kept by a fork: the same child may be told of again.
+        history.children.setdefault(
+            spawned.child_run_id,
+            ChildRecord(
+                spawned.child_run_id,
+                spawned.child_manifest_id,
+                spawned.parent_run_id,
+                state_id,
+            ),
+        )
+
+    def _child_completed(self, history: RunHistory, payload: dict[str, Json]) -> None:
+        completed = self._parsed(ev.ChildRunCompleted, payload)
+        child = history.children.get(completed.child_run_id)
+        self._expect(child is not None, "child_not_spawned")
+        child = cast(ChildRecord, child)
+        child.status, child.final_snapshot_id = completed.status, completed.final_snapshot_id
+
+    def _parsed(self, model: type[W], payload: dict[str, Json]) -> W:
+        try:
+            return model.model_validate_json(canonical_json_bytes(payload))
+        except ValueError:
+            self._expect(False, "child_payload")
+            raise
 
     def _error_info(self, payload: dict[str, Json]) -> ErrorInfo:
         try:

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.engine import RunPhase, RunResult
 from mfm_ops.machine.errors import ErrorInfo, StateError
-from mfm_ops.machine.events import RunStatus
+from mfm_ops.machine.events import ChildOf, RunStatus
 from mfm_ops.machine.ids import ArtifactId, FactKey, OpId, RunId, StateId
 from mfm_ops.runtime.facts import BoundFact
 
 __all__ = [
+    "ChildRecord",
     "Fork",
     "Intent",
     "ORPHANED",
@@ -82,6 +83,21 @@ class Fork(NamedTuple):
 
 
 @dataclass(slots=True)
+class ChildRecord:
+    """A child run as its parent's events tell it; `status` is None until they say that it ended.
+
+    `parent_run_id` is another run's where a fork keeps the facts of the run that it comes from.
+    """
+
+    run_id: RunId
+    manifest_id: ArtifactId
+    parent_run_id: RunId
+    state_id: StateId | None
+    status: RunStatus | None = None
+    final_snapshot_id: ArtifactId | None = None
+
+
+@dataclass(slots=True)
 class RunHistory:
     """A run as its events tell it. `states` is in the order in which they were first entered."""
 
@@ -99,6 +115,8 @@ class RunHistory:
     unknown_effects: dict[FactKey, Intent] = field(default_factory=dict)
     failed_effects: dict[StateId, FactKey] = field(default_factory=dict)
     forked_from: Fork | None = None
+    child_of: ChildOf | None = None
+    children: dict[RunId, ChildRecord] = field(default_factory=dict)
     cancel_requested: bool = False
     run_error: ErrorInfo | None = None
     status: RunStatus | None = None
@@ -121,6 +139,15 @@ class RunHistory:
         if state is None or state.status is not StateStatus.running:
             return []
         return [i for i in self.unknown_effects.values() if i.state_id == state_id]
+
+    @property
+    def open_children(self) -> list[ChildRecord]:
+        """This run's own children that it does not know to be over, in the order of spawning."""
+        return [
+            child
+            for child in self.children.values()
+            if child.status is None and child.parent_run_id == self.run_id
+        ]
 
     @property
     def driver(self) -> dict[str, Json] | None:
