@@ -4,6 +4,7 @@
 """
 
 import re
+import string
 
 from mfm_ops.machine.secret_keys import (
     Strength,
@@ -14,7 +15,7 @@ from mfm_ops.machine.secret_keys import (
     name_strength,
 )
 
-__all__ = ["is_documented", "is_assigned"]
+__all__ = ["is_assigned", "is_documented"]
 
 _DOCUMENTED = re.compile(
     r"(?:user|my|db|some|your)?[-_]?(?:pass|password|passwd|pwd|pw|secret|token|key|port)",
@@ -42,7 +43,7 @@ _CANDIDATE = re.compile(
     r"""(?=\\?(["'`])((?:(?!\5)[^\\\n]|\\.){0,256}?)\\?\5|([^\s"'`]{1,128}))""",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-_NAME_HEAD = re.compile(r"[A-Za-z0-9_.-]*\Z", re.ASCII)
+_NAME_CHARS = string.ascii_letters + string.digits + "_.-"
 _MAX_NAME_CHARS = 64
 _ELEMENT = re.compile(
     r"<([A-Za-z][\w:.-]{0,63})>\s{0,16}([^<>\s][^<>\n]{0,255}?)\s{0,16}</\1>", re.ASCII
@@ -69,8 +70,8 @@ def is_assigned(text: str) -> bool:
     """Whether the text gives a secret value to a telling name; linear in its length."""
     judged: set[tuple[str, str, str]] = set()
     for found in _CANDIDATE.finditer(text):
-        head = _NAME_HEAD.search(text, max(0, found.start() - _MAX_NAME_CHARS), found.start())
-        start = head.start() if head else found.start()
+        head = text[max(0, found.start() - _MAX_NAME_CHARS) : found.start()]
+        start = found.start() - len(head) + len(head.rstrip(_NAME_CHARS))
         name = text[start : found.end(2)]
         case = (name, found[4], found[6] or found[7] or "")
         if case in judged:

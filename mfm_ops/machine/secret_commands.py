@@ -36,6 +36,7 @@ _PROGRAM = re.compile(
 )
 _WORDS = re.compile(r"""[ \t]*+((?:"[^"\n]{0,256}"|'[^'\n]{0,256}'|[^\s"'|;&<>]){1,300}+)""")
 _MAX_WORDS = 24
+_MAX_COMMAND_CHARS = 512
 _LINES = (
     re.compile(r"""\becho +(?:-n +)?["']?([^"'\n|]{4,128}?)["']? *\| *sudo +(?:-\w+ +)*-S\b"""),
     re.compile(r"""\becho +(?:-n +)?["']?[\w.-]{1,64}:([^"'\n|]{4,128}?)["']? *\| *chpasswd\b"""),
@@ -59,10 +60,15 @@ def rule_in_command(text: str) -> str | None:
         for found in line.finditer(text):
             if _exposes(found[1]):
                 return "command_password"
+    judged: set[str] = set()
     for found in _PROGRAM.finditer(text):
+        command = text[found.start() : found.start() + _MAX_COMMAND_CHARS]
+        if command in judged:
+            continue
+        judged.add(command)
         words: list[str] = []
-        at = found.end()
-        while len(words) < _MAX_WORDS and (word := _WORDS.match(text, at)):
+        at = found.end() - found.start()
+        while len(words) < _MAX_WORDS and (word := _WORDS.match(command, at)):
             words.append(word[1].strip("\"'"))
             at = word.end()
         if _holds_password(found[1], words):

@@ -6,14 +6,15 @@ one word of two letters, or of nine, ends the stretch.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 
 __all__ = ["holds_phrase", "is_phrase", "may_hold_phrase"]
 
 _SIZES = (12, 15, 18, 21, 24)
-_MAX_TRIED_WORDS = 4096
+# For a whole text. By chance alone every sixteenth try at twelve words succeeds.
+_MAX_TRIES = 8192
 
 # What may stand between two words: blanks, line ends, commas, quotes, the numbers of a list, and
 # what joins the words of a name, a path or a form.
@@ -44,16 +45,7 @@ def may_hold_phrase(data: bytes) -> bool:
 
 def holds_phrase(text: str) -> bool:
     """Whether the text holds a recovery phrase; linear in its length."""
-    stretch: list[str] = []
-    for found in _CHUNK.finditer(text):
-        word = found[0]
-        if 3 <= len(word) <= 8 and word.isascii() and word.isalpha():
-            stretch.append(word.lower())
-            continue
-        if len(stretch) >= 12 and is_phrase(stretch):
-            return True
-        stretch = []
-    return len(stretch) >= 12 and is_phrase(stretch)
+    return _convicts(listed for words in _stretches(text) for listed in _listed(words))
 
 
 def is_phrase(words: Sequence[str]) -> bool:
@@ -64,17 +56,38 @@ def is_phrase(words: Sequence[str]) -> bool:
     occur in prose. Inside a longer stretch, where neighbouring words may be listed by chance, the
     checksum tells. The list itself, or a part of it in order, is not a phrase.
     """
-    place = _places()
+    return _convicts(_listed(words))
+
+
+def _stretches(text: str) -> Iterator[list[str]]:
+    """Twelve or more words of a fitting length with nothing but gaps between."""
+    stretch: list[str] = []
+    for found in _CHUNK.finditer(text):
+        word = found[0]
+        if 3 <= len(word) <= 8 and word.isascii() and word.isalpha():
+            stretch.append(word.lower())
+            continue
+        if len(stretch) >= 12:
+            yield stretch
+        stretch = []
+    if len(stretch) >= 12:
+        yield stretch
+
+
+def _listed(words: Iterable[str]) -> Iterator[list[int]]:
+    """Twelve or more words of the list in a row, as their places in it."""
+    places = _places()
     listed: list[int] = []
-    for word in (*words, ""):
-        index = place.get(word)
+    for word in words:
+        index = places.get(word)
         if index is not None:
             listed.append(index)
             continue
-        if len(listed) >= 12 and _convicts(listed):
-            return True
+        if len(listed) >= 12:
+            yield listed
         listed = []
-    return False
+    if len(listed) >= 12:
+        yield listed
 
 
 @cache
@@ -84,17 +97,19 @@ def _places() -> Mapping[str, int]:
     return {word: index for index, word in enumerate(WORDS)}
 
 
-def _convicts(listed: list[int]) -> bool:
-    if all(a < b for a, b in pairwise(listed)):
-        return False
-    if len(listed) in _SIZES:
-        return True
-    listed = listed[:_MAX_TRIED_WORDS]
-    return any(
-        _checksum_holds(listed[start : start + size])
-        for size in _SIZES
-        for start in range(len(listed) - size + 1)
-    )
+def _convicts(rows: Iterable[list[int]]) -> bool:
+    tries = _MAX_TRIES
+    for listed in rows:
+        if all(a < b for a, b in pairwise(listed)):
+            continue
+        if len(listed) in _SIZES:
+            return True
+        for size in _SIZES:
+            starts = range(min(len(listed) - size + 1, tries))
+            if any(_checksum_holds(listed[start : start + size]) for start in starts):
+                return True
+            tries -= len(starts)
+    return False
 
 
 def _checksum_holds(indices: Sequence[int]) -> bool:

@@ -122,20 +122,20 @@ def _is_token(token: str) -> bool:
 
 def _worded(text: str) -> str | None:
     for found in _KEY_BLOCK.finditer(text):
-        rest = text[found.end() : found.end() + 200]
-        alone = found.end() - found.start() + 200 > len(text.strip())
-        if _KEY_BODY.match(rest) or (alone and text.strip() == found[0].strip()):
+        if _KEY_BODY.match(text, found.end(), found.end() + 200):
             return "pem_private_key"
-    for found in _SCHEME.finditer(text):
-        token = found[2].rstrip(".-")
-        if found[1].lower() == "basic":
+        if len(text) < 400 and text.strip() == found[0].strip():
+            return "pem_private_key"  # its lines stand in other strings
+    # As sets, for a hostile text says the same thing a hundred thousand times.
+    for scheme, word in set(_SCHEME.findall(text)):
+        token = word.rstrip(".-")
+        if scheme.lower() == "basic":
             if _is_user_and_password(token):
                 return "basic_auth"
         elif _is_token(token):
             return "bearer_token"
-    for found in _HEADER.finditer(text):
-        if _is_token(found[1]):
-            return "authorization_header"
+    if any(_is_token(token) for token in set(_HEADER.findall(text))):
+        return "authorization_header"
     if _BRAINTREE.search(text):
         return "braintree_token"
     return "assigned_secret" if is_assigned(text) else None
