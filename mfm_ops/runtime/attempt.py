@@ -144,7 +144,7 @@ def _over(io: IoProvider, recorder: AttemptRecorder) -> None:
 
 
 def _in_doubt(io: IoProvider) -> bool:
-    return isinstance(io, LiveIo) and bool(io.in_doubt)
+    return isinstance(io, LiveIo) and io.must_park
 
 
 async def skip_state(node: StateNode, attempt: int, base: Snapshot, writer: RunWriter) -> Completed:

@@ -41,6 +41,7 @@ from mfm_ops.runtime.fact_keys import (
     request_bytes,
 )
 from mfm_ops.runtime.facts import BoundFact, FactIndex
+from mfm_ops.runtime.linked import EngineTransport, LinkedReply
 from mfm_ops.runtime.persist import (
     DEPTH_OF_META,
     Persister,
@@ -60,7 +61,10 @@ log = logging.getLogger(__name__)
 
 
 class EffectInDoubt(Exception):
-    """An effect was begun and no outcome of it is recorded: the run must be parked."""
+    """An effect was begun and no outcome of it is recorded: the run must be parked.
+
+    Raised for a child's effect too, which is then for the child to name.
+    """
 
 
 @dataclass(slots=True)
@@ -88,8 +92,13 @@ class LiveIo:
         self.in_doubt: dict[FactKey, ArtifactId] = {}
         # Called when the last of them is settled.
         self.when_settled: Callable[[], None] | None = None
-        self._over = False
+        self._over = self._waits_for_child = False
         self._effect = env.side_effects is SideEffectKind.ApplySideEffect
+
+    @property
+    def must_park(self) -> bool:
+        """Whether the attempt cannot end before somebody resolves an effect."""
+        return bool(self.in_doubt) or self._waits_for_child
 
     def close(self) -> None:
         """The attempt is over: what its handler left running may record nothing any more."""
@@ -112,10 +121,12 @@ class LiveIo:
                 return await self._recorded(bound)
             transport = self._router.transport_for(call.namespace)
             await self._run.persister.trusted(REQUEST_KIND, request)
-            if self._effect:
+            if self._effect and not isinstance(transport, EngineTransport):
                 await self._announce(key, request_id)
             # What was recorded is what is asked: the caller may still hold the request.
-            frozen = call.model_copy(update={"request": orjson.loads(request)["request"]})
+            frozen = call.model_copy(
+                update={"request": orjson.loads(request)["request"], "fact_key": key}
+            )
             try:
                 reply = await self._perform(transport, frozen)
                 # It has happened: whoever is cancelled now still says so first.
@@ -128,11 +139,16 @@ class LiveIo:
             # Read back, so that a handler sees what a replay will, the order of keys included.
             return IoResult(response=orjson.loads(payload), recorded_payload_id=payload_id)
 
-    async def _perform(self, transport: LiveIoTransport, call: IoCall) -> TransportReply:
+    async def _perform(
+        self, transport: LiveIoTransport, call: IoCall
+    ) -> TransportReply | LinkedReply:
         try:
-            reply = await transport.call(call)
-            if not isinstance(reply, TransportReply):
+            reply: object = await transport.call(call)
+            if not isinstance(reply, TransportReply | LinkedReply):
                 raise TypeError("a transport returns a TransportReply")
+        except EffectInDoubt:
+            self._waits_for_child = True
+            raise
         except TransportFailure as failure:
             raise IoFailure(IoError(Transport=self._after_effect(failure.info))) from None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the transport's failure
@@ -216,8 +232,14 @@ class LiveIo:
         return info.model_copy(update={"retryable": False})
 
     async def _record_reply(
-        self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply
+        self,
+        call: IoCall,
+        key: FactKey,
+        request_id: ArtifactId,
+        performed: TransportReply | LinkedReply,
     ) -> tuple[bytes, ArtifactId]:
+        linked = performed if isinstance(performed, LinkedReply) else None
+        reply = performed.reply if isinstance(performed, LinkedReply) else performed
         try:
             payload = await self._run.persister.scanned(reply.response, "io_response_invalid")
         except Refused as refused:
@@ -230,7 +252,7 @@ class LiveIo:
             raise
         meta: dict[str, Json] = _safe_meta(reply)
         meta.update(transport=call.namespace, request_id=str(request_id))
-        await self._bind(BoundFact(key, payload_id, request_id, self._under_policy(meta)))
+        await self._bind(BoundFact(key, payload_id, request_id, self._under_policy(meta)), linked)
         return payload, payload_id
 
     async def _refuse(self, key: FactKey, request_id: ArtifactId, refused: Refused) -> None:
@@ -243,7 +265,7 @@ class LiveIo:
         }
         self._add(DomainEvent(name=EVENT_IO_REFUSED, payload=payload))
         await self._run.writer.flush()
-        if self._effect:
+        if key in self.in_doubt:
             raise EffectInDoubt
         raise IoFailure(IoError(Other=refused.info))
 
@@ -265,7 +287,7 @@ class LiveIo:
             meta["policy_digest"] = str(self._run.policy_id)
         return meta
 
-    async def _bind(self, fact: BoundFact) -> None:
+    async def _bind(self, fact: BoundFact, linked: LinkedReply | None = None) -> None:
         """Bind, and make it durable, past a cancellation; a failed append leaves the key free."""
         self._refuse_when_over()
         self._run.facts.bind(fact)
@@ -279,15 +301,22 @@ class LiveIo:
                 },
             )
         )
+        event = linked.event() if linked is not None else None
+        if event is not None:
+            self._add(event)
         try:
             with anyio.CancelScope(shield=True):
                 await self._run.writer.flush()
         except CancelRequested:
             # It is written; only the run is to end.
+            if linked is not None:
+                linked.recorded()
             raise
         except BaseException:
             self._run.facts.unbind(fact.key)
             raise
+        if linked is not None:
+            linked.recorded()
 
     def _add(self, event: DomainEvent) -> None:
         self._run.writer.add_domain(event, self._env.state_id, self._env.attempt)
