@@ -35,7 +35,7 @@ def test_the_report_is_one_document(mfm: Mfm) -> None:
     assert data["healthy"] is True
     assert {check["name"] for check in data["checks"]} >= {"store", "sandbox", "nix", "git"}
     assert {"mfm", "python", "apsw", "pydantic"} <= data["versions"].keys()
-    assert [op["op_id"] for op in data["ops"]] == ["keystore_list", "run_program"]
+    assert [op["op_id"] for op in data["ops"]] == ["keystore_list", "nix_app", "run_program"]
     sources = {setting["key"]: setting["source"] for setting in data["settings"]}
     assert sources["store.path"] == "environment"
     assert sources["exec.network"] == "default"

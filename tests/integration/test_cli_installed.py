@@ -110,6 +110,7 @@ def test_ops_are_listed_with_where_they_come_from(mfm: Mfm) -> None:
     result = mfm("ops", "list", "--json")
     assert {op["op_id"]: op["from"] for op in result.data} == {
         "keystore_list": "mfm",
+        "nix_app": "mfm",
         "run_program": "mfm",
         "greet": "greetings",
     }
@@ -134,7 +135,7 @@ def test_broken_entry_points_are_told_and_break_nothing(mfm: Mfm) -> None:
         "mfm.transports number",
     }
     assert warned["mfm.ops gone"] == "ModuleNotFoundError"
-    assert report["transports"] == ["exec", "exec.greeting", "local.keystore"]
+    assert report["transports"] == ["exec", "exec.greeting", "local.keystore", "nix.exec"]
     assert "entry point gone of mfm.ops is unusable" in mfm("ops", "list").err
 
 
