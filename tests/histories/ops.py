@@ -347,7 +347,19 @@ SCENARIOS: Mapping[str, Scenario] = {
         at_once=2,
         verdict="reproduced_up_to",
         up_to="parallel_failed.main.limit",
-        results=("reproduced", "not_replayed"),
+        results=("reproduced",),
+    ),
+    "parallel_stopped": Scenario(
+        Recorded(
+            "parallel_stopped",
+            {"slow": Step(waits), "limit": Step(gives_up), "below": Step(merges)},
+            "slow>below",
+            "limit>below",
+        ),
+        at_once=2,
+        verdict="reproduced_up_to",
+        up_to="parallel_stopped.main.limit",
+        results=("not_replayed", "reproduced"),
     ),
 }
 
