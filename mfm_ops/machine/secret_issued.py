@@ -11,7 +11,7 @@ __all__ = ["LOWER_TOKEN", "is_drawn", "is_issued"]
 # Issuers like to say in the prefix what a token is. Publishable keys (`pk`) are no secrets, and
 # `key` or `api` before a hexadecimal body is more often the name of a digest.
 LOWER_TOKEN = re.compile(
-    rb"(?:[a-z][a-z0-9]{0,11}[_-]){0,3}(?:sk|rk|pat|sat|secret|token|tkn|apikey|live|oauth|pw)[_-]"
+    rb"(?!p(?:k|ub)[_-])(?:[a-z][a-z0-9]{0,11}[_-]){0,3}(?:sk|rk|pat|sat|secret|token|tkn|apikey|live|oauth|pw)[_-]"
     rb"(?=[a-z]{0,15}[0-9])(?=[0-9]{0,15}[a-z])[a-z0-9]{32,128}"
 )
 _TELLING = frozenset(
@@ -20,6 +20,7 @@ _TELLING = frozenset(
         *(b"auth", b"pw", b"oauth", b"live", b"apikey", b"tk"),
     )
 )
+_PUBLIC = frozenset((b"pk", b"pub", b"public", b"publishable", b"id", b"req", b"msg", b"evt"))
 _PREFIX = re.compile(rb"(?:[a-z]{1,12}[0-9]{0,2}|[A-Z]{2,8}[0-9]{0,2}|v[0-9])[_.-]+")
 _HASHES = re.compile(rb"(?i:sha[0-9]{0,3}|md5|h1|blake[0-9a-z]*|digest|nonce|etag)[_.=:-]")
 _MAX_PREFIX_PARTS = 4
@@ -44,6 +45,8 @@ def is_issued(run: bytes, before: bytes) -> bool:
         if found is None:
             break
         word = found[0].rstrip(b"_.-").lower()
+        if word in _PUBLIC:
+            return False
         telling = telling or word in _TELLING
         worded = worded or len(word) >= 3
         at = found.end()
