@@ -278,7 +278,10 @@ class CommitQueue:
 
 
 def _any_stored(appends: list[Append]) -> bool:
-    return not appends or any(append.failure is None for append in appends)
+    for append in appends:
+        if append.failure is None:
+            return True
+    return not appends
 
 
 def _raise_failure(append: Append | None) -> None:

@@ -28,8 +28,8 @@ _PREDECESSOR: Final = (
     "SELECT run, running_hash FROM runs JOIN events USING (run) WHERE run_id = ? AND seq = ?"
 )
 _HEAD_SEQ: Final = "SELECT max(seq) FROM events WHERE run = (SELECT run FROM runs WHERE run_id = ?)"
-_EventRow = tuple[int, int, bytes, bytes]
 _ROWS_A_STATEMENT: Final = 32
+_VALUES_A_ROW: Final = 4
 _HEADS_KEPT: Final = 4096
 
 # After these SQLite's view of the file may differ from the disk's: a page whose sync failed can
@@ -125,9 +125,10 @@ class Writer:
         artifacts: Sequence[NewArtifact],
     ) -> None:
         heads: dict[RunId, _Head] = {}
+        stored = not appends
         for append in appends:
-            self._append(connection, append, heads)
-        if appends and all(append.failure for append in appends):
+            stored |= self._append(connection, append, heads)
+        if not stored:
             connection.execute("ROLLBACK")
             return
         for new in artifacts:
@@ -141,23 +142,24 @@ class Writer:
 
     def _append(
         self, connection: apsw.Connection, append: Append, heads: dict[RunId, _Head]
-    ) -> None:
-        """Insert the events and note the new head, or set `append.failure`."""
+    ) -> bool:
+        """Insert the events and note the new head, or set `append.failure`; whether it was well."""
         if append.bodies:
             before = self._predecessor(connection, append)
             if before is not None:
-                rows = _following(before, append.bodies)
+                head, values = _following(before, append.bodies)
                 try:
-                    _insert(connection, rows)
+                    _insert(connection, values)
                 except apsw.ConstraintError:
                     pass
                 else:
-                    heads[append.run_id] = _Head(before.run, rows[-1][1], rows[-1][3])
-                    return
+                    heads[append.run_id] = head
+                    return True
         found = connection.execute(_HEAD_SEQ, (append.run_id,)).get or 0
         if append.bodies or found != append.expected_seq:
             self._heads.pop(append.run_id, None)
             append.failure = concurrency(append.run_id, append.expected_seq, found)
+        return append.failure is None
 
     def _predecessor(self, connection: apsw.Connection, append: Append) -> _Head | None:
         """The event that `append` wants to follow; whether it is the head, the table decides."""
@@ -190,23 +192,26 @@ class Writer:
                 doubtful.close()
 
 
-def _following(before: _Head, bodies: list[bytes]) -> list[_EventRow]:
+def _following(before: _Head, bodies: list[bytes]) -> tuple[_Head, list[int | bytes]]:
+    """The head after `bodies`, and the values of their rows, one row's after the other's."""
+    run, seq = before.run, before.seq
     hashes = chain(before.running_hash, bodies)
-    return [
-        (before.run, seq, body, running_hash)
-        for seq, (body, running_hash) in enumerate(zip(bodies, hashes, strict=True), before.seq + 1)
-    ]
+    values: list[int | bytes] = []
+    for body, running_hash in zip(bodies, hashes, strict=True):
+        seq += 1
+        values += (run, seq, body, running_hash)
+    return _Head(run, seq, hashes[-1]), values
 
 
-def _insert(connection: apsw.Connection, rows: list[_EventRow]) -> None:
-    if len(rows) <= _ROWS_A_STATEMENT:
+def _insert(connection: apsw.Connection, values: list[int | bytes]) -> None:
+    most = _ROWS_A_STATEMENT * _VALUES_A_ROW
+    if len(values) <= most:
         # A statement is atomic: when the table refuses it, the transaction goes on without it.
-        values = [value for row in rows for value in row]
-        connection.execute(_insert_statement(len(rows)), values)
+        connection.execute(_insert_statement(len(values) // _VALUES_A_ROW), values)
         return
     with connection:
-        for start in range(0, len(rows), _ROWS_A_STATEMENT):
-            _insert(connection, rows[start : start + _ROWS_A_STATEMENT])
+        for start in range(0, len(values), most):
+            _insert(connection, values[start : start + most])
 
 
 @cache
