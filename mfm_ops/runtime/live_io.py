@@ -124,8 +124,10 @@ class LiveIo:
             if self._effect and not isinstance(transport, EngineTransport):
                 await self._announce(key, request_id)
             # What was recorded is what is asked: the caller may still hold the request.
-            frozen = call.model_copy(
-                update={"request": orjson.loads(request)["request"], "fact_key": key}
+            frozen = IoCall.of_valid(
+                namespace=call.namespace,
+                request=orjson.loads(request)["request"],
+                fact_key=key,
             )
             try:
                 reply = await self._perform(transport, frozen)
@@ -137,7 +139,7 @@ class LiveIo:
                 raise
             self._settled(key)
             # Read back, so that a handler sees what a replay will, the order of keys included.
-            return IoResult(response=orjson.loads(payload), recorded_payload_id=payload_id)
+            return IoResult.of_valid(response=orjson.loads(payload), recorded_payload_id=payload_id)
 
     async def _perform(
         self, transport: LiveIoTransport, call: IoCall
@@ -278,7 +280,9 @@ class LiveIo:
             return payload_id
         await self._run.persister.trusted(ArtifactKind.FactPayload, payload)
         meta = self._under_policy({"source": source})
-        await self._bind(BoundFact(key, payload_id, None, meta))
+        # Past a cancellation: what was drawn from the world is not to be drawn again.
+        with anyio.CancelScope(shield=True):
+            await self._bind(BoundFact(key, payload_id, None, meta))
         return payload_id
 
     def _under_policy(self, meta: dict[str, Json]) -> dict[str, Json]:
@@ -288,11 +292,11 @@ class LiveIo:
         return meta
 
     async def _bind(self, fact: BoundFact, linked: LinkedReply | None = None) -> None:
-        """Bind, and make it durable, past a cancellation; a failed append leaves the key free."""
+        """Bind, and make it durable; a failed append leaves the key free. Callers shield it."""
         self._refuse_when_over()
         self._run.facts.bind(fact)
         self._add(
-            DomainEvent(
+            DomainEvent.of_valid(
                 name=DOMAIN_EVENT_FACT_RECORDED,
                 payload={
                     "key": str(fact.key),
@@ -305,8 +309,7 @@ class LiveIo:
         if event is not None:
             self._add(event)
         try:
-            with anyio.CancelScope(shield=True):
-                await self._run.writer.flush()
+            await self._run.writer.flush()
         except CancelRequested:
             # It is written; only the run is to end.
             if linked is not None:
