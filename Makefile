@@ -1,7 +1,7 @@
 # `make run` and `make test` do all set-up on a fresh machine. PYTHON=python3.12 names an interpreter.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint bench crash lock clean setup setup-dev system
+.PHONY: help run test lint bench crash histories lock clean setup setup-dev system
 
 export PYTHON ?= python3
 export VENV ?= .venv
@@ -9,7 +9,7 @@ export VENV ?= .venv
 BIN := $(VENV)/bin
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 run: setup ## set up what is missing, then list the keystores in examples/keystore
 	@"$(BIN)/mfm" op keystore_list --keystore examples/keystore
@@ -28,6 +28,9 @@ bench: setup-dev ## run each script in benchmarks/; they print JSON
 
 crash: system setup-dev ## the long form of the crash and property suites
 	@HYPOTHESIS_PROFILE=long "$(BIN)/python" -m pytest --long --timeout=3600 tests/crash tests/contracts tests/unit $(PYTEST_ARGS)
+
+histories: setup-dev ## record the runs of tests/histories that are missing; none is written again
+	@"$(BIN)/python" -m tests.histories.record
 
 lock: ## pin the newest versions in requirements.lock and requirements-dev.lock
 	@sh tools/lock.sh

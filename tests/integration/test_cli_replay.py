@@ -1,5 +1,6 @@
 """`mfm run replay`: the verdict, its exit codes, and that nothing but the store is needed."""
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -79,17 +80,42 @@ class Planted(Operation[PlantedConfig]):
 """
 
 
-@pytest.fixture
-def mfm(tmp_path: Path) -> Mfm:
-    site = tmp_path / "site"
-    (site / "planted-1.dist-info").mkdir(parents=True)
-    (site / "planted.py").write_text(MODULE)
-    about = site / "planted-1.dist-info"
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[mfm.ops]\nplanted = planted:Planted\n")
-    mfm = Mfm(tmp_path)
+def blocks(language: str) -> list[str]:
+    text = (ROOT / "docs" / "replay.md").read_text()
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def without_what_changes(text: str) -> str:
+    return re.sub(r"\b([0-9a-f]{64}|[0-9]{13})\b", "…", text)
+
+
+def installed(directory: Path, name: str, source: str) -> Mfm:
+    """mfm with a package that offers one op, `name`."""
+    site = directory / "site"
+    about = site / f"{name}-1.dist-info"
+    about.mkdir(parents=True)
+    (site / f"{name}.py").write_text(source)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(f"[mfm.ops]\n{name} = {name}:{name.title()}\n")
+    mfm = Mfm(directory)
     mfm.environ["PYTHONPATH"] += f":{site}"
     return mfm
+
+
+@pytest.fixture
+def mfm(tmp_path: Path) -> Mfm:
+    return installed(tmp_path, "planted", MODULE)
+
+
+def test_the_examples_of_the_guide_print_what_it_says(tmp_path: Path) -> None:
+    (source,) = blocks("python")
+    mfm = installed(tmp_path, "report", source)
+    listed = ("op", "keystore_list", "--keystore", ROOT / "examples" / "keystore")
+    for first, said in zip((listed, ("op", "report")), blocks("console"), strict=True):
+        assert mfm(*first).code == 0
+        result = mfm("run", "replay", "last")
+        _, _, expected = said.partition("$ mfm run replay last\n")
+        assert without_what_changes(result.out) == without_what_changes(expected)
 
 
 def test_a_run_is_reproduced(mfm: Mfm) -> None:
