@@ -131,17 +131,17 @@ def parse_app(stdout: bytes) -> EvaluatedApp:
     answer = _object(stdout)
     fault = answer.get("fault")
     if fault is not None:
-        if fault not in _FAULTS:
+        if not isinstance(fault, str) or fault not in _FAULTS:
             raise AnswerError("fault")
         return EvaluatedApp(fault=fault)
-    context = answer.get("context")
-    if not isinstance(context, dict) or answer.get("kind") not in _KINDS:
-        raise AnswerError("context")
-    if len(context) > MAX_CONTEXT:
+    kind, context = _text(answer.get("kind"), "kind"), answer.get("context")
+    if kind not in _KINDS:
+        raise AnswerError("kind")
+    if not isinstance(context, dict) or len(context) > MAX_CONTEXT:
         raise AnswerError("context")
     return EvaluatedApp(
         program=_text(answer.get("program"), "program"),
-        kind=answer["kind"],
+        kind=kind,
         installables=tuple(_installable(path, context[path]) for path in sorted(context)),
         nix_version=_matching(_VERSION, answer.get("version"), "version"),
     )
@@ -188,7 +188,7 @@ def parse_path_info(stdout: bytes, store_path: str) -> PathInfo | None:
         raise AnswerError("json") from None
     by_path: dict[object, object]
     if isinstance(answer, list):
-        by_path = {row.get("path"): row for row in answer if isinstance(row, dict)}
+        by_path = {str(row.get("path")): row for row in answer if isinstance(row, dict)}
     elif isinstance(answer, dict) and isinstance(answer.get("info"), dict):
         by_path = answer["info"]
     elif isinstance(answer, dict):
