@@ -20,6 +20,15 @@ from typing import Any, NoReturn
 
 import anyio
 
+# What a command imports only when it needs it is imported here, once for all forks.
+import mfm_ops.app.reports
+import mfm_ops.cli.op
+import mfm_ops.cli.session
+import mfm_ops.ops.keystore
+import mfm_ops.sdk.launcher
+import mfm_ops.sdk.planner
+import mfm_ops.sdk.provenance  # noqa: F401
+from mfm_ops.cli import main
 from mfm_ops.machine.engine import RunPhase, RunResult, Stores
 from mfm_ops.machine.errors import MfmFailure
 from mfm_ops.runtime.executor import Engine
@@ -39,7 +48,7 @@ def drive(place: Place, watcher: Watcher, *, resume: bool) -> RunResult:
     """Start the run, or go on with it when it is there, as a start with a run key does."""
     place.mount.mkdir(exist_ok=True)
     install(watcher)
-    plan = mixed_plan(place)
+    plan, run_config = mixed_plan(place), mixed_config(wave=place.wave)
     engine = Engine(
         registry=TransportRegistry(World(place, watcher).factories()),
         build_plan=lambda manifest: plan,
@@ -52,7 +61,7 @@ def drive(place: Place, watcher: Watcher, *, resume: bool) -> RunResult:
         stores = Stores(events=store, artifacts=store)
         if resume and await store.head_seq(RUN):
             return await engine.resume(stores, RUN)
-        return await engine.start(stores, start_of(plan, mixed_config(), run_id=RUN))
+        return await engine.start(stores, start_of(plan, run_config, run_id=RUN))
 
     store = open_sqlite_store(place.store)
     try:
@@ -61,9 +70,32 @@ def drive(place: Place, watcher: Watcher, *, resume: bool) -> RunResult:
         store.close()
 
 
+def command(place: Place, watcher: Watcher, arguments: list[str]) -> int:
+    """Be the command line: its standard output goes to a file; the exit code."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(place.directory / "home")}
+    os.environ.clear()
+    os.environ.update(environ, MFM_STORE=str(place.store), LC_ALL="C.UTF-8")
+    os.chdir(place.directory)
+    out = os.open(place.directory / "out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(out, 1)
+    os.close(out)
+    install(watcher)
+    sys.argv = ["mfm", *arguments]
+    try:
+        main.main()
+    except SystemExit as exit_:
+        sys.stdout.flush()
+        return int(exit_.code or 0)
+    return 0
+
+
 def perform(job: dict[str, Any]) -> str:
-    """Do a job in this process; "" for a completed run, else how it ended: a phase or a code."""
-    place = Place(*(Path(job[name]) for name in ("directory", "programs", "world")))
+    """Do a job in this process; "" for a completed run, else how it ended: a phase or a code.
+
+    A command tells its exit code.
+    """
+    directory, programs, world = (Path(job[n]) for n in ("directory", "programs", "world"))
+    place = Place(directory, programs, world, job["wave"])
     watcher: Watcher
     match job["watch"]:
         case ["kill", at]:
@@ -75,6 +107,8 @@ def perform(job: dict[str, Any]) -> str:
         case other:
             raise ValueError(other)
     try:
+        if job["command"]:
+            return str(command(place, watcher, job["command"]))
         result = drive(place, watcher, resume=job["resume"])
     except MfmFailure as failure:
         return str(failure.info.code)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mfm_ops.machine.canonical import Json, artifact_id_for_bytes
 from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.config import BackoffPolicy, Duration, Fixed, RunConfig
+from mfm_ops.machine.config import BackoffPolicy, Duration, ExecutionMode, Fixed, RunConfig
 from mfm_ops.machine.context import DynContext
 from mfm_ops.machine.errors import TransportFailure
 from mfm_ops.machine.events import DomainEvent
@@ -41,6 +41,7 @@ RUN = RunId("00000000-0000-4000-8000-00000000c4a5")
 
 FLAKES = 2
 LARGE = 200_000
+WIDTH = 5
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Place:
     directory: Path
     programs: Path
     world: Path
+    wave: bool = False
+    """Whether the states that can run at once do."""
 
     @property
     def store(self) -> Path:
@@ -182,10 +185,13 @@ def _program(place: Place, name: str, *argv: str, stdin: Json = None) -> Json:
     }
 
 
-def mixed_config() -> RunConfig:
+def mixed_config(*, wave: bool) -> RunConfig:
     """Retries with a backoff that is told from other sleeps by its length."""
     delay = Duration.from_millis(round(BACKOFF_S * 1000))
-    return config(max_attempts=FLAKES + 2, backoff=BackoffPolicy(Fixed=Fixed(delay=delay)))
+    plain = config(max_attempts=FLAKES + 2, backoff=BackoffPolicy(Fixed=Fixed(delay=delay)))
+    if not wave:
+        return plain
+    return plain.model_copy(update={"execution_mode": ExecutionMode.fan_out_join(WIDTH)})
 
 
 def mixed_plan(place: Place) -> ExecutionPlan:
@@ -238,6 +244,9 @@ def mixed_plan(place: Place) -> ExecutionPlan:
         "press": effect(press, "press-key"),
         "end": state(compute),
     }
+    if place.wave:
+        between = ("look", "filter", "fetch>shrink", "insist", "charge", "press")
+        return plan_of(states, *(f"begin>{path}>end" for path in between))
     # Two arms, so that contexts are merged as well as handed on.
     return plan_of(
         states,

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,17 @@ from mfm_ops.runtime.history import RunHistory, StateStatus, fold
 from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
 from tests.crash.plans import RUN, Place
 
-__all__ = ["Drivers", "End", "Outcome", "copy_of", "end_of", "look_at", "recorded", "verify"]
+__all__ = [
+    "Drivers",
+    "End",
+    "Outcome",
+    "copy_of",
+    "end_of",
+    "look_at",
+    "open_attempts",
+    "recorded",
+    "verify",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,21 +60,28 @@ class Drivers:
             text=True,
         )
 
-    def place(self, directory: Path, world: Path | None = None) -> Place:
+    def place(self, directory: Path, world: Path | None = None, *, wave: bool = False) -> Place:
         """A fresh directory for a round."""
         directory.mkdir(parents=True)
-        return Place(directory, self.programs, world or directory)
+        return Place(directory, self.programs, world or directory, wave)
 
-    def work(self, place: Place, *watch: Any, resume: bool = False) -> Outcome:
-        """Drive the run of `place` in a process of its own; nothing of that is left after it."""
+    def work(
+        self, place: Place, *watch: Any, resume: bool = False, command: Sequence[str] = ()
+    ) -> Outcome:
+        """Drive the run of `place` in a process of its own; nothing of that is left after it.
+
+        With a `command` of mfm, `end` is its exit code, and the file `out` its standard output.
+        """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         job = {
             "directory": str(place.directory),
             "programs": str(self.programs),
             "world": str(place.world),
+            "wave": place.wave,
             "watch": watch or ["kill", None],
             "resume": resume,
+            "command": list(command),
         }
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
@@ -137,6 +154,12 @@ async def verify(store: SqliteStore) -> list[EventEnvelope]:
 def recorded(events: list[EventEnvelope]) -> set[str]:
     """The keys of the facts that are durable."""
     return set(map(str, fold(RUN, events).facts)) if events else set()
+
+
+def open_attempts(events: list[EventEnvelope]) -> int:
+    """How many attempts have begun and not ended."""
+    states = fold(RUN, events).states.values() if events else ()
+    return sum(state.status is StateStatus.running for state in states)
 
 
 def end_of(events: list[EventEnvelope]) -> End:
