@@ -199,6 +199,19 @@ def test_a_program_that_ran_is_not_needed_again(mfm: Mfm, tmp_path: Path) -> Non
     assert mfm("run", "replay", "last", environ=nowhere).code == 0
 
 
+def test_a_run_is_reproduced_on_another_machine_from_an_export(mfm: Mfm, tmp_path: Path) -> None:
+    assert mfm(*mfm.program("echo", "[1]")).code == 0
+    assert mfm("run", "export", "last", "-o", "run.mfm").code == 0
+    elsewhere = {
+        "MFM_STORE": str(tmp_path / "other.sqlite"),
+        "PATH": str(tmp_path / "none"),
+        "MFM_EXEC_ALLOW_PREFIXES": str(tmp_path / "none"),
+    }
+    assert mfm("run", "import", "run.mfm", environ=elsewhere).code == 0
+    result = mfm("run", "replay", "last", environ=elsewhere)
+    assert (result.code, result.out.splitlines()[-1]) == (0, "reproduced (1 of 1 states)")
+
+
 def test_a_call_that_failed_cannot_be_judged(mfm: Mfm) -> None:
     assert mfm(*mfm.program("false")).code == 1
     data = mfm("run", "replay", "last", "--json").data
