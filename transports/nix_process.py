@@ -104,7 +104,9 @@ class NixProcesses:
             child.close()
 
     def _executable(self, name: str) -> str:
-        """The file for `name`, beside `nix`; else `nix` itself, which knows its other names."""
+        """The file for `name`: `nix`, what lies beside it, or else `nix` by another name."""
+        if name == "nix":
+            return self._program
         beside = str(Path(self._program).with_name(name))
         return beside if shutil.which(beside) else self._program
 
