@@ -32,6 +32,10 @@ crash: system setup-dev ## the long form of the crash and property suites
 histories: setup-dev ## record the runs of tests/histories that are missing; none is written again
 	@"$(BIN)/python" -m tests.histories.record
 
+fuzz: setup-dev ## the long form of the fuzz suite, and a minute of atheris where it is installed
+	@HYPOTHESIS_PROFILE=long "$(BIN)/python" -m pytest --timeout=3600 tests/fuzz $(PYTEST_ARGS)
+	@if "$(BIN)/python" -c 'import atheris' 2>/dev/null; then "$(BIN)/python" -m tests.fuzz.atheris_doors 60; fi
+
 lock: ## pin the newest versions in requirements.lock and requirements-dev.lock
 	@sh tools/lock.sh
 

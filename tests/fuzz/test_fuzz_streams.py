@@ -6,12 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from mfm_ops.app.rules import FoldRules
 from mfm_ops.machine import events as ev
 from mfm_ops.machine.canonical import CanonicalError, canonical_json_bytes
 from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.events import EventEnvelope
 from mfm_ops.machine.ids import RunId
 from mfm_ops.runtime.history import Folding, fold
+from mfm_ops.storage.reading import read_event
+from mfm_ops.storage.stream import encode
 from tests.fuzz.mutations import JSON, examples, outcome, varied
 from tests.support import OP, SOME_ID
 
@@ -115,3 +118,23 @@ def test_any_stream_folds_or_is_refused_as_one(envelopes: list[EventEnvelope]) -
     for envelope in envelopes:
         in_pieces = folding.go_on([envelope])
     assert in_pieces == history
+
+
+@examples(150)
+@given(st.composite(_envelopes)())
+def test_the_fast_rules_accept_nothing_that_the_fold_refuses(
+    envelopes: list[EventEnvelope],
+) -> None:
+    envelopes = [
+        envelope.model_copy(update={"seq": seq}) for seq, envelope in enumerate(envelopes, 1)
+    ]
+    told = outcome(lambda: fold(_RUN, envelopes), StorageFailure)
+    rules = FoldRules(_RUN)
+    bodies = encode(_RUN, 0, envelopes)
+    readings = [read_event(body, _RUN, seq) for seq, body in enumerate(bodies, 1)]
+    accepted = [rules.accepts(reading) for reading in readings].count(False) == 0
+    if isinstance(told, StorageFailure) and envelopes:
+        assert not accepted
+        assert FoldRules(_RUN).explain(bodies) is not None
+    elif not accepted and envelopes:
+        assert FoldRules(_RUN).explain(bodies) is None
