@@ -91,9 +91,10 @@ class BundleReader:
             or not isinstance(running_hash, str)
         ):
             raise self._fault("header", 0)
-        self._next = self._member()
         events, runs, artifacts = (int(str(count)) for count in counts)
-        return Header(self._run_id(run_id), events, running_hash, runs, artifacts)
+        header = Header(self._run_id(run_id, 0), events, running_hash, runs, artifacts)
+        self._next = self._member()
+        return header
 
     def artifacts(self) -> Iterator[tuple[ArtifactId, Member, bytes]]:
         """The artifacts, each with its bytes, which were verified against its id."""
@@ -119,7 +120,7 @@ class BundleReader:
         while self._next is not None and self._next.name.startswith(bundle.RUNS):
             member = self._next
             name = member.name.removeprefix(bundle.RUNS).removesuffix(bundle.EVENTS)
-            run_id = self._run_id(name)
+            run_id = self._run_id(name, member.offset - bundle.BLOCK)
             if member.name != f"{bundle.RUNS}{run_id}{bundle.EVENTS}" or name <= last:
                 raise self._fault("member_unexpected", member.offset - bundle.BLOCK)
             last = name
@@ -170,13 +171,17 @@ class BundleReader:
         if self._take(member.size) != before.encode() + b"\n":
             raise self._fault("digest", member.offset)
         self._padding()
-        self._place = "end"
+        self._place, at = "end", self._offset
         if self._take(len(bundle.END)) != bundle.END or self._source.read(1):
-            raise self._fault("end", self._offset)
+            raise self._fault("end", at)
 
     def fault(self, reason: str, **where: str | int) -> Exception:
         """A fault of the member that is being read, found by the caller."""
         return export_corrupt(self._place, self._offset, reason, **where)
+
+    def contradiction(self, reason: str, **where: str | int) -> Exception:
+        """The file holds something else than its header says."""
+        return export_corrupt(bundle.HEADER, 0, reason, **where)
 
     def _member(self) -> Member:
         """The next member's header; only the one form that we write."""
@@ -221,13 +226,13 @@ class BundleReader:
         if self._take(-at % bundle.BLOCK).strip(b"\0"):
             raise self._fault("padding", at)
 
-    def _run_id(self, text: object) -> RunId:
+    def _run_id(self, text: object, offset: int) -> RunId:
         try:
             run_id = RunId(text) if isinstance(text, str) else None
         except IdValidationError:
             run_id = None
         if run_id is None or run_id != text:
-            raise self._fault("run_id", self._offset)
+            raise self._fault("run_id", offset)
         return run_id
 
     def _fault(self, reason: str, offset: int, seq: int | None = None) -> Exception:

@@ -188,7 +188,7 @@ def read_event(body: bytes, run_id: RunId, seq: int) -> Reading:
 
 
 def _plain(text: str) -> dict[str, Json] | None:
-    """The object whose canonical form `text` is; None where that takes a closer look."""
+    """The members of the value whose canonical form `text` is; None takes a closer look."""
     raw = text.encode()
     if len(raw) != len(text):
         # Beyond ASCII the order of keys may be another one.
@@ -200,11 +200,10 @@ def _plain(text: str) -> dict[str, Json] | None:
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
     # Equal bytes leave a float, or too great a depth.
-    if _FLAT.issuperset(map(type, value.values())):
-        return cast(dict[str, Json], value)
-    if holds_only_json(value, MAX_DEPTH - _DEPTH_OF_PAYLOAD):
-        return cast(dict[str, Json], value)
-    return None
+    members = value if type(value) is dict else {}
+    if members and _FLAT.issuperset(map(type, members.values())):
+        return members
+    return members if holds_only_json(value, MAX_DEPTH - _DEPTH_OF_PAYLOAD) else None
 
 
 def _fact(key: str, payload_id: str, meta: Json) -> Reading:

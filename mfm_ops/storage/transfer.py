@@ -201,7 +201,8 @@ class _Plan:
     root: RunId
     artifacts: dict[str, Member] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
-    runs: list[tuple[ImportedRun, Member, str]] = field(default_factory=list)
+    # Each with its member, and how many events it has there, up to which running hash.
+    runs: list[tuple[ImportedRun, Member, int, str]] = field(default_factory=list)
 
 
 async def import_bundle(store: TransferStore, source: BinaryIO, rules_for: RulesFor) -> Imported:
@@ -232,7 +233,7 @@ async def import_bundle(store: TransferStore, source: BinaryIO, rules_for: Rules
             staged = 0
         else:
             store.stage(kind, data)
-    new = [(run, member, hashed) for run, member, hashed in plan.runs if run.after > run.before]
+    new = [(run, member, hashed) for run, member, _, hashed in plan.runs if run.after > run.before]
     if new:
         await store.adopt(
             [
@@ -241,7 +242,7 @@ async def import_bundle(store: TransferStore, source: BinaryIO, rules_for: Rules
                 for run, member, hashed in sorted(new, key=lambda one: one[0].run_id == plan.root)
             ]
         )
-    runs = tuple(run for run, _, _ in plan.runs)
+    runs = tuple(run for run, *_ in plan.runs)
     return Imported(plan.root, runs, len(plan.artifacts), len(missing))
 
 
@@ -258,14 +259,16 @@ async def _check(store: TransferStore, reader: BundleReader, rules_for: RulesFor
         _refuse_secret(data, f"{bundle.ARTIFACTS}{artifact_id}")
         plan.artifacts[artifact_id] = member
     if len(plan.artifacts) != header.artifacts:
-        raise reader.fault("artifact_count")
+        raise reader.contradiction("artifact_count")
     for run_id, member in reader.runs():
         await _check_run(store, reader, run_id, member, rules=rules_for(run_id), plan=plan)
-    named = {run.run_id: (run, running_hash) for run, _, running_hash in plan.runs}
+    named = {run.run_id: (events, hashed) for run, _, events, hashed in plan.runs}
     if len(named) != header.runs:
-        raise reader.fault("run_count")
+        raise reader.contradiction("run_count")
     if header.run_id not in named:
-        raise reader.fault("run_missing", run_id=header.run_id)
+        raise reader.contradiction("run_missing", run_id=header.run_id)
+    if named[header.run_id] != (header.events, header.running_hash):
+        raise reader.contradiction("head", run_id=header.run_id)
     if len(plan.kinds) != len(plan.artifacts):
         raise reader.fault("artifact_unnamed", artifact_id=min(plan.artifacts.keys() - plan.kinds))
     reader.close()
@@ -318,7 +321,7 @@ async def _check_run(
     for artifact_id, kind in survey.kinds.items():
         plan.kinds.setdefault(artifact_id, kind)
     done = ImportedRun(run_id, here, max(here, survey.seq), survey.complete)
-    plan.runs.append((done, member, survey.running_hash.hex()))
+    plan.runs.append((done, member, survey.seq, survey.running_hash.hex()))
 
 
 def _refuse_secret(data: bytes, place: str) -> None:
