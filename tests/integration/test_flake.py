@@ -48,16 +48,24 @@ warn-dirty = false
 """
 
 
-def host_paths() -> str:
+def environment_of_python(base: Path) -> Path:
+    """This Python's environment, under a name without the spaces that sandbox-paths is split at."""
+    if " " not in sys.prefix:
+        return Path(sys.prefix)
+    (base / "python").symlink_to(sys.prefix)
+    return base / "python"
+
+
+def host_paths(environment: Path) -> str:
     """What the host's Python needs to be seen of it inside Nix's sandbox."""
-    wanted = [sys.prefix, sys.base_prefix, "/lib", "/lib64", "/usr/lib"]
-    paths = {Path(path) for path in wanted if Path(path).exists()}
-    paths |= {path.resolve() for path in paths}
+    base = Path(sys.base_prefix)
+    wanted = [environment, base, base.resolve(), *map(Path, ("/lib", "/lib64", "/usr/lib"))]
+    paths = {path for path in wanted if path.exists()}
     busybox = shutil.which("busybox")
     return " ".join([f"/bin/sh={busybox}", f"/bin/busybox={busybox}", *sorted(map(str, paths))])
 
 
-def host_nix() -> str:
+def host_nix(environment: Path) -> str:
     """The stubbed nixpkgs' host.nix: the programs of this host by the package that has them."""
     nix = Path(str(shutil.which("nix")))
     programs = {
@@ -69,7 +77,14 @@ def host_nix() -> str:
         f"{name} = [ {' '.join(json.dumps(path) for path in paths)} ];"
         for name, paths in programs.items()
     ]
-    return "\n".join(["{", f"python = {json.dumps(sys.executable)};", *lines, "}"])
+    return "\n".join(
+        [
+            "{",
+            f"python = {json.dumps(str(environment / 'bin' / Path(sys.executable).name))};",
+            *lines,
+            "}",
+        ]
+    )
 
 
 def git(directory: Path, *arguments: str, **environ: str) -> str:
@@ -158,11 +173,12 @@ def make_flake(base: Path) -> Flake:
     top, stub = copy_project(base / "project"), base / "stubbed-nixpkgs"
     stub.mkdir()
     shutil.copy(ROOT / "tests/integration/stubbed_nixpkgs.nix", stub / "flake.nix")
-    (stub / "host.nix").write_text(host_nix(), encoding="utf-8")
+    environment = environment_of_python(base)
+    (stub / "host.nix").write_text(host_nix(environment), encoding="utf-8")
     commit(top)
     foreign = ("GIT_", "MFM_", "NIX_", "XDG_", "PYTHON", "PIP_")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    config = NIX_CONFIG.format(sandbox_paths=host_paths())
+    config = NIX_CONFIG.format(sandbox_paths=host_paths(environment))
     environ |= {
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "HOME": str(base / "home"),
