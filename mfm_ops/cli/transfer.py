@@ -39,11 +39,9 @@ def verify(session: Session, run: str | None, progress: bool | None) -> None:
     wanted = is_terminal(sys.stderr) if progress is None else progress
     report: dict[str, Any] = transfers.verify(session.app, run, _progress() if wanted else None)
     strays = len(report["strays"])
-    summary = (
-        f"{report['runs']} runs, {report['events']} events, {report['artifacts']} artifacts, "
-        f"{report['bytes']} bytes verified"
-    )
-    notes = [f"{strays} files beside the store hold nothing of it: no harm"] if strays else []
+    counted = [_count(report[f"{name}s"], name) for name in ("run", "event", "artifact", "byte")]
+    summary = f"{', '.join(counted)} verified"
+    notes = [f"strays, which do no harm: {strays}"] if strays else []
     if not report["found"]:
         heads = [f"running hash {report['running_hash']}"] if "running_hash" in report else []
         session.show(report, "\n".join([summary, *heads, *notes]))
@@ -66,6 +64,10 @@ def _finding_lines(report: dict[str, Any]) -> list[str]:
     lines = table(headers, rows, width=screen_width(sys.stdout))
     rest = report["found"] - len(rows)
     return [*lines, f"and {rest} more"] if rest else lines
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _cell(value: object) -> str:
@@ -100,10 +102,11 @@ def _export(session: Session, run: str, output: str, force: bool) -> None:
         raise
     except OSError as error:
         raise usage(f"The file cannot be written: {error.strerror}.") from None
+    others = _count(len(done["runs"]) - 1, "run")
     lines = [
         f"run       {done['run_id']}",
         f"events    {done['events']}, running hash {done['running_hash']}",
-        f"with it   {len(done['runs']) - 1} runs, {done['artifacts']} artifacts",
+        f"with it   {others}, {_count(done['artifacts'], 'artifact')}",
         f"file      {escape(output)}, {done['bytes']} bytes, sha256 {done['sha256']}",
     ]
     if not done["complete"]:

@@ -132,7 +132,8 @@ class MemoryStore:
     @contextmanager
     def audit(self) -> Iterator[StoreAudit]:
         self._check_open()
-        yield _MemoryAudit(dict(self._runs), dict(self._artifacts))
+        runs = {run_id: rows[:] for run_id, rows in self._runs.items()}
+        yield _MemoryAudit(runs, dict(self._artifacts))
 
     # Artifacts
 

@@ -38,6 +38,8 @@ class SqliteAudit:
         self._blobs = blobs
         self._connection = connect()
         self._connection.execute("BEGIN")
+        # The moment is that of the first look.
+        self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
 
     def close(self) -> None:
         """Let go of the moment."""
