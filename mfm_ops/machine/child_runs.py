@@ -14,11 +14,11 @@ from mfm_ops.machine.config import EventProfile, ExecutionMode, OnStateFailure, 
 from mfm_ops.machine.events import RunStatus
 from mfm_ops.machine.ids import ArtifactId, ErrorCode, FactKey, OpId, RunId, StateId
 from mfm_ops.machine.meta import Tag
+from mfm_ops.machine.transport import CHILD_RUN_GROUP
 from mfm_ops.machine.wire import U32, JsonValue, Wire, optional_extension
 
 __all__ = [
     "AwaitChildRun",
-    "CHILD_RUN_GROUP",
     "ChildFailure",
     "ChildRunConfig",
     "ChildRunOutcome",
@@ -29,7 +29,6 @@ __all__ = [
     "child_run_id",
 ]
 
-CHILD_RUN_GROUP = "machine.child_run"
 NAMESPACE_SPAWN = f"{CHILD_RUN_GROUP}.spawn"
 NAMESPACE_AWAIT = f"{CHILD_RUN_GROUP}.await"
 

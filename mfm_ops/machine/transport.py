@@ -15,7 +15,17 @@ from mfm_ops.machine.ids import ArtifactId, RunId, StateId
 from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.meta import SideEffectKind
 
-__all__ = ["LiveIoEnv", "LiveIoTransport", "LiveIoTransportFactory", "TransportReply"]
+__all__ = [
+    "CHILD_RUN_GROUP",
+    "LiveIoEnv",
+    "LiveIoTransport",
+    "LiveIoTransportFactory",
+    "TransportReply",
+]
+
+
+# The one group that the engine itself serves; what is asked of it stands in `child_runs`.
+CHILD_RUN_GROUP = "machine.child_run"
 
 
 class LiveIoEnv(NamedTuple):

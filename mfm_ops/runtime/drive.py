@@ -62,9 +62,13 @@ async def drive(env: DriveEnv) -> RunResult:
     try:
         end = _End.cancelled
         async with anyio.create_task_group() as tasks:
+            if env.children is not None:
+                env.children.open(tasks)
             with anyio.CancelScope() as working:
                 tasks.start_soon(_watch, env, walk, working)
-                end = await _work(env, walk)
+                end = await _work_with_children(env, walk)
+            if env.children is not None and end in (_End.cancelled, _End.failed):
+                await env.children.cancel_all()
             tasks.cancel_scope.cancel()
         return await _finish(env, walk, end)
     except BaseException as error:
@@ -75,6 +79,20 @@ async def drive(env: DriveEnv) -> RunResult:
         if cause is error:
             raise
         raise cause from None
+
+
+async def _work_with_children(env: DriveEnv, walk: Walk) -> _End:
+    """A run ends after its children; one that waits for somebody does so once they have ended."""
+    end = await _work(env, walk)
+    if env.children is None or end not in (_End.completed, _End.parked):
+        return end
+    with anyio.CancelScope() as waiting:
+        walk.waiting = waiting
+        if walk.stopped is not None:
+            waiting.cancel()
+        if await env.children.settled():
+            return _End.parked
+    return _End.failed if waiting.cancelled_caught and end is _End.completed else end
 
 
 async def _work(env: DriveEnv, walk: Walk) -> _End:
@@ -103,6 +121,8 @@ async def _work(env: DriveEnv, walk: Walk) -> _End:
 
 
 async def _finish(env: DriveEnv, walk: Walk, end: _End) -> RunResult:
+    if env.children is not None:
+        env.children.tell_rest()
     match end:
         case _End.parked:
             return await _park(env)

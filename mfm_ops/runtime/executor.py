@@ -7,6 +7,7 @@ errors. Driving the states themselves is left to `drive`, one attempt to `attemp
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import Json, artifact_id_for_bytes, canonical_json_bytes
@@ -18,12 +19,12 @@ from mfm_ops.machine.errors import (
     ErrorInfo,
     RunError,
     RunFailure,
-    StorageError,
     StorageFailure,
 )
 from mfm_ops.machine.events import EVENT_DRIVER, DomainEvent, EventEnvelope, KernelEvent, RunStarted
 from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.machine.plan import ExecutionPlan, GraphValidator, PlanInvalid, plan_digest
+from mfm_ops.runtime.child_door import ChildDoor, WithChildren
 from mfm_ops.runtime.context import Snapshot
 from mfm_ops.runtime.drive import drive
 from mfm_ops.runtime.driver import is_alive, this_process
@@ -31,11 +32,16 @@ from mfm_ops.runtime.facts import FactIndex
 from mfm_ops.runtime.fork import load_overrides
 from mfm_ops.runtime.history import Folding, RunHistory, fold
 from mfm_ops.runtime.live_io import RunIo
+from mfm_ops.runtime.manifests import load_manifest
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets, scanned_canonical_bytes
 from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.runtime.sources import Sources
 from mfm_ops.runtime.walk import DriveEnv
 from mfm_ops.runtime.writer import CancelRequested, RunWriter
+
+if TYPE_CHECKING:
+    from mfm_ops.runtime.child_lineage import Lineage
+    from mfm_ops.runtime.child_plan import ChildPlanner
 
 __all__ = ["Engine"]
 
@@ -51,7 +57,8 @@ class Engine:
     """The `ExecutionEngine` of the seed.
 
     `build_plan` makes a manifest's plan again on resume; `policy` is the site's policy as JSON,
-    stored with every run; `observer` is called with each event once it is durable.
+    stored with every run; `observer` is called with each event, of children too, once it is
+    durable. Without a `child_planner` runs have no children.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class Engine:
         policy: Json = None,
         observer: Callable[[EventEnvelope], None] | None = None,
         sources: Sources | None = None,
+        child_planner: "ChildPlanner | None" = None,
     ) -> None:
         self._registry = registry
         self._build_plan = build_plan
@@ -70,6 +78,7 @@ class Engine:
         self._policy = None if policy is None else canonical_json_bytes(policy)
         self._observer = observer
         self._sources = sources or Sources()
+        self._child_planner = child_planner
 
     @property
     def policy_id(self) -> ArtifactId | None:
@@ -86,7 +95,9 @@ class Engine:
         with _as_run_failures():
             return await self._resume(stores, run_id, take_over=take_over)
 
-    async def _start(self, stores: Stores, run: StartRun) -> RunResult:
+    async def _start(
+        self, stores: Stores, run: StartRun, lineage: "Lineage | None" = None
+    ) -> RunResult:
         manifest = self._validate(run)
         run_id = run.run_id or RunId.random()
         if await stores.events.head_seq(run_id):
@@ -97,7 +108,13 @@ class Engine:
         except Refused as refused:
             raise RunFailure(RunError(Other=refused.info)) from None
         env = await self._env(
-            stores, run_id, run.plan, run.run_config, run.manifest_id, initial=initial
+            stores,
+            run_id,
+            run.plan,
+            run.run_config,
+            run.manifest_id,
+            initial=initial,
+            lineage=lineage,
         )
         await env.io.persister.trusted(ArtifactKind.ContextSnapshot, initial.canonical_bytes())
         await env.io.persister.trusted(ArtifactKind.Manifest, manifest)
@@ -110,18 +127,28 @@ class Engine:
                 )
             )
         )
+        if lineage is not None:
+            env.io.writer.add_domain(lineage.event())
         await self._mark(env, plan_digest(run.plan))
         return await drive(env)
 
-    async def _resume(self, stores: Stores, run_id: RunId, *, take_over: bool) -> RunResult:
+    async def _resume(
+        self,
+        stores: Stores,
+        run_id: RunId,
+        lineage: "Lineage | None" = None,
+        *,
+        take_over: bool = False,
+    ) -> RunResult:
         folding = Folding(run_id)
         history = folding.go_on(await stores.events.read_range(run_id, 1))
         if history.status is not None:
             return history.result
+        take_over = take_over or (lineage is not None and lineage.supersedes(history.driver))
         if not take_over and history.driver is not None and is_alive(history.driver):
             raise _busy(run_id, history.driver)
         persister = Persister(stores.artifacts)
-        manifest = await _load_manifest(persister, history.manifest_id)
+        manifest = await load_manifest(persister, history.manifest_id)
         plan = self._build_plan(manifest)
         _validate_plan(plan)
         digest = plan_digest(plan)
@@ -141,6 +168,7 @@ class Engine:
                 history.manifest_id,
                 initial=initial,
                 history=history,
+                lineage=lineage,
             )
             try:
                 await self._mark(env, digest)
@@ -178,6 +206,7 @@ class Engine:
         *,
         initial: Snapshot,
         history: RunHistory | None = None,
+        lineage: "Lineage | None" = None,
     ) -> DriveEnv:
         source = None
         if config.replay_of is not None:
@@ -199,7 +228,7 @@ class Engine:
             sources=self._sources,
             policy_id=self.policy_id,
         )
-        return DriveEnv(
+        env = DriveEnv(
             stores=stores,
             run_id=run_id,
             manifest_id=manifest_id,
@@ -212,7 +241,12 @@ class Engine:
             driver=this_process(),
             overrides=await load_overrides(persister, history.forked_from) if history else {},
             replay_source=source,
+            lineage=lineage,
         )
+        if self._child_planner is None:
+            return env
+        door = ChildDoor(env, self._child_planner, self._build_plan, self._start, self._resume)
+        return env._replace(children=door, registry=WithChildren(self._registry, door))
 
     async def _mark(self, env: DriveEnv, digest: ArtifactId) -> None:
         """Say who drives now, which fences all others.
@@ -229,6 +263,8 @@ class Engine:
             "build": self._build.model_dump(mode="json"),
             "policy_digest": None if policy_id is None else str(policy_id),
         }
+        if env.lineage is not None:
+            mark["for_driver"] = env.lineage.driver_id
         env.io.writer.add_domain(DomainEvent(name=EVENT_DRIVER, payload=mark))
         try:
             await env.io.writer.flush()
@@ -286,15 +322,6 @@ def _validate_plan(plan: ExecutionPlan) -> None:
             "invalid_plan", "the plan cannot be executed", reason=error.variant, **found
         )
         raise RunFailure(RunError(InvalidPlan=info)) from None
-
-
-async def _load_manifest(persister: Persister, manifest_id: ArtifactId) -> RunManifest:
-    data = await persister.load_bytes(manifest_id)
-    try:
-        return RunManifest.model_validate_json(data)
-    except ValueError:
-        info = error_info("unsupported_format", "the manifest was written by a newer version")
-        raise RunFailure(RunError(Storage=StorageError(Other=info))) from None
 
 
 @contextmanager

@@ -232,9 +232,9 @@ class Folding:
     def _child_completed(self, history: RunHistory, payload: dict[str, Json]) -> None:
         completed = self._parsed(ev.ChildRunCompleted, payload)
         child = history.children.get(completed.child_run_id)
-        self._expect(child is not None, "child_not_spawned")
-        child = cast(ChildRecord, child)
-        child.status, child.final_snapshot_id = completed.status, completed.final_snapshot_id
+        # A fork may keep the state that awaited a child and not the one that spawned it.
+        if child is not None:
+            child.status, child.final_snapshot_id = completed.status, completed.final_snapshot_id
 
     def _parsed(self, model: type[W], payload: dict[str, Json]) -> W:
         try:

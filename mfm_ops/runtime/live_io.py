@@ -141,19 +141,20 @@ class LiveIo:
             # Read back, so that a handler sees what a replay will, the order of keys included.
             return IoResult.of_valid(response=orjson.loads(payload), recorded_payload_id=payload_id)
 
-    async def _perform(
-        self, transport: LiveIoTransport, call: IoCall
-    ) -> TransportReply | LinkedReply:
+    async def _perform(self, transport: LiveIoTransport, call: IoCall) -> TransportReply:
         try:
-            reply: object = await transport.call(call)
-            if not isinstance(reply, TransportReply | LinkedReply):
+            reply = await transport.call(call)
+            if not isinstance(reply, TransportReply):
                 raise TypeError("a transport returns a TransportReply")
         except EffectInDoubt:
             self._waits_for_child = True
             raise
         except TransportFailure as failure:
             raise IoFailure(IoError(Transport=self._after_effect(failure.info))) from None
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the transport's failure
+        except Exception as error:
+            if isinstance(error, StorageFailure) and isinstance(transport, EngineTransport):
+                self._run.writer.break_off(error)
+                raise
             log_unexpected(log, "a transport raised an unexpected exception", error)
             crashed = error_info(
                 "io_transport_crashed",
@@ -234,14 +235,8 @@ class LiveIo:
         return info.model_copy(update={"retryable": False})
 
     async def _record_reply(
-        self,
-        call: IoCall,
-        key: FactKey,
-        request_id: ArtifactId,
-        performed: TransportReply | LinkedReply,
+        self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply
     ) -> tuple[bytes, ArtifactId]:
-        linked = performed if isinstance(performed, LinkedReply) else None
-        reply = performed.reply if isinstance(performed, LinkedReply) else performed
         try:
             payload = await self._run.persister.scanned(reply.response, "io_response_invalid")
         except Refused as refused:
@@ -254,7 +249,8 @@ class LiveIo:
             raise
         meta: dict[str, Json] = _safe_meta(reply)
         meta.update(transport=call.namespace, request_id=str(request_id))
-        await self._bind(BoundFact(key, payload_id, request_id, self._under_policy(meta)), linked)
+        fact = BoundFact(key, payload_id, request_id, self._under_policy(meta))
+        await self._bind(fact, reply if isinstance(reply, LinkedReply) else None)
         return payload, payload_id
 
     async def _refuse(self, key: FactKey, request_id: ArtifactId, refused: Refused) -> None:

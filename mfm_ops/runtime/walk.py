@@ -6,7 +6,7 @@ how many states run at once to `fan_out`, how the run as a whole begins and ends
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -28,6 +28,7 @@ from mfm_ops.machine.meta import StateMeta
 from mfm_ops.machine.plan import ExecutionPlan, StateNode
 from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.attempt import Completed, run_attempt, skip_state
+from mfm_ops.runtime.child_door import ChildDoor
 from mfm_ops.runtime.context import Delta, Snapshot
 from mfm_ops.runtime.contexts import RunContexts
 from mfm_ops.runtime.driver import DriverIdentity
@@ -38,6 +39,9 @@ from mfm_ops.runtime.replay_io import ReplayIo
 from mfm_ops.runtime.router import Router, TransportRegistry
 from mfm_ops.runtime.running import RunningState
 from mfm_ops.runtime.scheduler import Frontier, Schedule
+
+if TYPE_CHECKING:
+    from mfm_ops.runtime.child_lineage import Lineage
 
 __all__ = ["DriveEnv", "RunParked", "StateFailedForGood", "Walk"]
 
@@ -65,6 +69,8 @@ class DriveEnv(NamedTuple):
     driver: DriverIdentity
     overrides: Mapping[StateId, Delta] = MappingProxyType({})
     replay_source: RunHistory | None = None
+    lineage: "Lineage | None" = None
+    children: ChildDoor | None = None
 
 
 class Walk:
@@ -94,6 +100,8 @@ class Walk:
             or self._state_deadline_ms is not None
         )
         self.stopped: ErrorInfo | None = None
+        # What waits for other things than states ends early when the run is stopped.
+        self.waiting: anyio.CancelScope | None = None
 
     @property
     def running(self) -> list[RunningState]:
@@ -204,6 +212,8 @@ class Walk:
         self.stopped = self.stopped or reason
         for running in self.running:
             running.stop(reason)
+        if self.waiting is not None:
+            self.waiting.cancel()
 
     def close_open_attempts(self, code: str, message: str) -> None:
         """End what was cut short, saying which effects are in doubt; durable with what follows."""
