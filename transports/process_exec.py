@@ -45,7 +45,7 @@ async def run_child(spec: ChildSpec) -> ChildResult:
     try:
         run.spawn()
         try:
-            await asyncio.shield(run.finished)
+            await run.waited
         except BaseException:
             run.end("timeout")
             with anyio.CancelScope(shield=True):
@@ -69,7 +69,10 @@ class _Run:
     def __init__(self, spec: ChildSpec) -> None:
         self._spec = spec
         self._loop = asyncio.get_running_loop()
+        # Done at the tree's end. The caller waits for one of its own, which it may cancel; a
+        # shield would cost two more turns of the loop, each after a sleep.
         self.finished: asyncio.Future[None] = self._loop.create_future()
+        self.waited: asyncio.Future[None] = self._loop.create_future()
         self._began = time.monotonic()
         self._fds = Descriptors(self._loop, self._fail)
         self._timers: list[asyncio.TimerHandle] = []
@@ -210,8 +213,9 @@ class _Run:
             self.end("not_started")
             self._insist()
             return
-        self._fds.listen(self._fds.keep(init), self._on_init_gone)
+        self._fds.keep(init)
         if self._killing:
+            self._fds.listen(init, self._on_init_gone)
             self._kill()
             return
         try:
@@ -224,13 +228,16 @@ class _Run:
                 self._spec.attach(pid)
         except (OSError, ValueError):
             # Nothing runs without its limits.
+            self._fds.listen(init, self._on_init_gone)
             self.end("not_started")
             return
+        # The program waits for this: what it need not wait for comes after.
+        with suppress(BrokenPipeError):
+            os.write(self._gate, b"\n")
+        self._fds.listen(init, self._on_init_gone)
         if self._spec.watch is not None:
             self._watch = Watch(self._loop, pid, self._spec.watch, self._on_limit)
             self._watch.start()
-        with suppress(BrokenPipeError):
-            os.write(self._gate, b"\n")
         self._feeder.start()
 
     def _on_stdout(self) -> None:
@@ -289,7 +296,17 @@ class _Run:
             self._ending = "stdout_too_large"
         elif self._ending == "exited" and self._stderr.overflowed:
             self._ending = "stderr_too_large"
-        self.finished.set_result(None)
+        self._finish()
+
+    def _finish(self, error: Exception | None = None) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+        if self.waited.done():
+            return
+        if error is None:
+            self.waited.set_result(None)
+        else:
+            self.waited.set_exception(error)
 
     # Ending it.
 
@@ -323,13 +340,11 @@ class _Run:
 
     def _fail(self, error: Exception) -> None:
         kill_below(self._popen.pid)
-        if not self.finished.done():
-            self.finished.set_exception(error)
+        self._finish(error)
 
     def _give_up(self) -> None:
         self._clean = False
-        if not self.finished.done():
-            self.finished.set_result(None)
+        self._finish()
 
 
 _SIGNALS: Final = frozenset(int(number) for number in signal.valid_signals())

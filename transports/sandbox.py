@@ -127,7 +127,7 @@ def encode_args(args: Sequence[str]) -> bytes:
 
     Values of the environment so stay out of the process list, which every user can read.
     """
-    return b"".join(arg.encode() + b"\0" for arg in args)
+    return "\0".join((*args, "")).encode()
 
 
 def launcher_argv(

@@ -59,14 +59,19 @@ def refuse_key(key: FactKey) -> None:
 class one_at_a_time:  # noqa: N801 - a context manager, read as a phrase
     """Lets one task at a time work on a fact key; the others wait and then find it bound."""
 
-    def __init__(self, in_flight: dict[FactKey, anyio.Event], key: FactKey) -> None:
+    def __init__(self, in_flight: dict[FactKey, anyio.Event | None], key: FactKey) -> None:
         self._in_flight = in_flight
         self._key = key
 
     async def __aenter__(self) -> None:
-        while (busy := self._in_flight.get(self._key)) is not None:
+        while self._key in self._in_flight:
+            busy = self._in_flight[self._key] or anyio.Event()
+            self._in_flight[self._key] = busy
             await busy.wait()
-        self._in_flight[self._key] = anyio.Event()
+        # Hardly ever does anybody wait, so an event is made by who does.
+        self._in_flight[self._key] = None
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._in_flight.pop(self._key).set()
+        busy = self._in_flight.pop(self._key)
+        if busy is not None:
+            busy.set()

@@ -76,7 +76,7 @@ class RunIo:
     writer: RunWriter
     sources: Sources
     policy_id: ArtifactId | None
-    in_flight: dict[FactKey, anyio.Event] = field(default_factory=dict)
+    in_flight: dict[FactKey, anyio.Event | None] = field(default_factory=dict)
 
 
 class LiveIo:
@@ -110,17 +110,18 @@ class LiveIo:
         if self._env.side_effects is SideEffectKind.Pure:
             raise IoFailure(IoError(Other=error_info("io_pure_state", "a pure state called out")))
         request = request_bytes(call)
-        request_id = artifact_id_for_bytes(request)
-        key = call.fact_key or default_key(call.namespace, self._env, request_id)
+        key = call.fact_key or default_key(
+            call.namespace, self._env, artifact_id_for_bytes(request)
+        )
         refuse_key(key)
         async with one_at_a_time(self._run.in_flight, key):
             bound = self._run.facts.get(key)
             if bound is not None:
-                if bound.request_id != request_id:
+                if bound.request_id != artifact_id_for_bytes(request):
                     raise _conflict("fact_request_mismatch", key)
                 return await self._recorded(bound)
             transport = self._router.transport_for(call.namespace)
-            await self._run.persister.trusted(REQUEST_KIND, request)
+            request_id = await self._run.persister.trusted(REQUEST_KIND, request)
             if self._effect and not isinstance(transport, EngineTransport):
                 await self._announce(key, request_id)
             # What was recorded is what is asked: the caller may still hold the request.
