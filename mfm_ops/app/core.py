@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mfm_ops.app.installed import InstalledOps, InstalledTransports, built_in_factories
 from mfm_ops.app.nix_roots import release_ended
+from mfm_ops.app.outcome import Outcome, outcome_of
 from mfm_ops.app.signals import Interrupted, Seen, until_signalled
 from mfm_ops.app.workspace import Requirements, begin_look, build_to_resume
-from mfm_ops.machine.engine import RunPhase, Stores
-from mfm_ops.machine.errors import StateError
+from mfm_ops.machine.engine import Stores
 from mfm_ops.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mfm_ops.app.workspace import Provenance
     from mfm_ops.machine.canonical import Json
-    from mfm_ops.machine.config import BuildProvenance, RunManifest
-    from mfm_ops.machine.engine import RunResult
+    from mfm_ops.machine.config import BuildProvenance
     from mfm_ops.machine.events import EventEnvelope
-    from mfm_ops.machine.ids import ArtifactId
     from mfm_ops.runtime.executor import Engine
     from mfm_ops.sdk.operation import AnyOperation, OpConfig
     from mfm_ops.storage.memory import MemoryStore
@@ -42,7 +41,8 @@ T = TypeVar("T")
 class RunOptions(NamedTuple):
     """What a caller may choose about a run; None leaves it to the default run config.
 
-    `requires` is no part of the run: it says where it may not be started.
+    `parallel` is how many states may run at once, `finish_running` lets those that run finish
+    when another one fails. `requires` is no part of the run: it says where it may not be started.
     """
 
     run_key: str | None = None
@@ -50,6 +50,10 @@ class RunOptions(NamedTuple):
     max_attempts: int | None = None
     skip_tags: tuple[str, ...] = ()
     allow_flakes: tuple[str, ...] = ()
+    parallel: int | None = None
+    finish_running: bool = False
+    run_deadline_ms: int | None = None
+    state_deadline_ms: int | None = None
     requires: Requirements = Requirements()
 
 
@@ -58,26 +62,6 @@ class Watch(NamedTuple):
 
     on_event: Callable[[EventEnvelope], None] | None = None
     on_stderr: Callable[[bytes], None] | None = None
-
-
-class Outcome(NamedTuple):
-    """How a run stands after it was driven. `outputs` are the exports by port.
-
-    `failure` is the error that ended a failed run, `waits_for` the fact keys of a parked one.
-    """
-
-    result: RunResult
-    manifest: RunManifest
-    manifest_id: ArtifactId
-    op: AnyOperation | None
-    outputs: dict[str, Json]
-    failure: StateError | None = None
-    waits_for: tuple[str, ...] = ()
-
-    @property
-    def parked(self) -> bool:
-        """Whether the run waits for somebody to resolve an effect."""
-        return self.result.phase is RunPhase.Running
 
 
 class App:
@@ -157,13 +141,7 @@ class App:
             Interrupted: SIGINT, SIGTERM or SIGHUP came; programs are dead, the stream resumes.
             SettingsFailure, RunFailure, StorageFailure: as `RunLauncher` and `begin_look`.
         """
-        look = begin_look(
-            self._cwd,
-            self.settings.env_allowlist,
-            self._environ,
-            options.requires,
-            uses_nix=op.uses_nix,
-        )
+        look = self.begin_look(options.requires, uses_nix=op.uses_nix)
         # All that the run needs, so that git answers meanwhile.
         import mfm_ops.runtime.executor
         import mfm_ops.storage.sqlite  # noqa: F401
@@ -174,19 +152,14 @@ class App:
 
         # Before the store is opened: what cannot run leaves no file behind.
         pipeline = single_op_pipeline(op, config)
-        run_config = run_config_for(
-            event_profile=options.event_profile,
-            max_attempts=options.max_attempts,
-            skip_tags=options.skip_tags,
-            allow_flakes=options.allow_flakes,
-        )
+        run_config = run_config_for(options)
         build, workspace = look()
 
         async def work(store: SqliteStore, seen: Seen) -> Outcome:
             stores = Stores(events=store, artifacts=store)
             launcher = RunLauncher(
                 registry=self.ops,
-                engine=self._engine(build, watch, seen),
+                engine=self.engine(build, watch, seen),
                 stores=stores,
                 make_context=lambda values: JsonContext({**values}),
                 build=build,
@@ -194,9 +167,17 @@ class App:
             )
             prepared = launcher.prepare(pipeline, run_config)
             result = await launcher.launch(prepared, run_key=options.run_key)
-            return await self._outcome(store, result, prepared.manifest, prepared.manifest_id)
+            return await outcome_of(
+                store, result, prepared.manifest, prepared.manifest_id, self.ops
+            )
 
-        return self._drive(work)
+        return self.drive(work)
+
+    def begin_look(self, requires: Requirements, *, uses_nix: bool) -> Callable[[], Provenance]:
+        """See `workspace.begin_look`: what is built of what, where the caller stands."""
+        return begin_look(
+            self._cwd, self.settings.env_allowlist, self._environ, requires, uses_nix=uses_nix
+        )
 
     def resume(self, reference: str, *, take_over: bool, watch: Watch) -> Outcome:
         """Go on with a run, named as in `reports.resolve_run`; raises as `start_op`."""
@@ -211,53 +192,53 @@ class App:
             manifest, manifest_id = await load_manifest(store, run_id)
             seen.run_id = run_id
             stores = Stores(events=store, artifacts=store)
-            engine = self._engine(build_to_resume(build, manifest.build), watch, seen)
+            engine = self.engine(build_to_resume(build, manifest.build), watch, seen)
             result = await engine.resume(stores, run_id, take_over=take_over)
-            return await self._outcome(store, result, manifest, manifest_id)
+            return await outcome_of(store, result, manifest, manifest_id, self.ops)
 
-        return self._drive(work)
+        return self.drive(work)
 
     def run_list(self, limit: int | None) -> list[dict[str, Any]]:
         """See `reports.run_list`."""
         from mfm_ops.app import reports
 
-        return self._ask(lambda store: reports.run_list(store, limit))
+        return self.ask(lambda store: reports.run_list(store, limit))
 
     def run_status(self, reference: str) -> dict[str, Json]:
-        """See `reports.run_status`."""
-        from mfm_ops.app import reports
+        """See `status.run_status`."""
+        from mfm_ops.app import status
 
-        return self._ask(lambda store: reports.run_status(store, reference))
+        return self.ask(lambda store: status.run_status(store, reference))
 
     def run_events(self, reference: str) -> list[bytes]:
         """The canonical bytes of all of a run's events."""
         from mfm_ops.app import reports
 
-        return self._ask(lambda store: reports.run_events(store, reference))
+        return self.ask(lambda store: reports.run_events(store, reference))
 
     def follow_events(self, reference: str, show: Callable[[bytes], None]) -> None:
         """Call `show` with each event's canonical bytes until the run is over."""
         from mfm_ops.app import reports
 
-        self._ask(lambda store: reports.follow_events(store, reference, show))
+        self.ask(lambda store: reports.follow_events(store, reference, show))
 
     def run_facts(self, reference: str) -> dict[str, Any]:
         """See `reports.run_facts`."""
         from mfm_ops.app import reports
 
-        return self._ask(lambda store: reports.run_facts(store, reference))
+        return self.ask(lambda store: reports.run_facts(store, reference))
 
     def run_manifest(self, reference: str) -> dict[str, Json]:
         """See `reports.run_manifest`."""
         from mfm_ops.app import reports
 
-        return self._ask(lambda store: reports.run_manifest(store, reference))
+        return self.ask(lambda store: reports.run_manifest(store, reference))
 
     def artifact(self, reference: str) -> tuple[dict[str, Json], bytes]:
         """See `reports.artifact`."""
         from mfm_ops.app import reports
 
-        return self._ask(lambda store: reports.artifact(store, reference))
+        return self.ask(lambda store: reports.artifact(store, reference))
 
     def describe_op(self, op_id: str) -> dict[str, Json] | None:
         """What an op takes and gives; None when it is not installed."""
@@ -272,17 +253,22 @@ class App:
 
         return check_up(self)
 
-    def _ask(self, question: Callable[[SqliteStore | MemoryStore], Coroutine[Any, Any, T]]) -> T:
+    def ask(self, question: Callable[[SqliteStore | MemoryStore], Coroutine[Any, Any, T]]) -> T:
         import asyncio
 
         with self.store_to_read() as store:
             return asyncio.run(question(store))
 
-    def _drive(self, work: Callable[[SqliteStore, Seen], Awaitable[Outcome]]) -> Outcome:
+    def drive(self, work: Callable[[SqliteStore, Seen], Awaitable[T]]) -> T:
+        """Do what writes to the store; a signal ends it.
+
+        Raises:
+            Interrupted: SIGINT, SIGTERM or SIGHUP came.
+        """
         seen = Seen()
         with self.store() as store:
 
-            async def whole() -> Outcome:
+            async def whole() -> T:
                 outcome = await work(store, seen)
                 await release_ended(store, self.settings.require_store_path())
                 return outcome
@@ -294,7 +280,8 @@ class App:
 
         return nix_site(self.settings, self._environ, self._cwd)
 
-    def _engine(self, build: Any, watch: Watch, seen: Seen) -> Engine:
+    def engine(self, build: Any, watch: Watch, seen: Seen) -> Engine:
+        """An engine under the settings' policy; `seen` learns which run it drives."""
         from mfm_ops.runtime.executor import Engine
         from mfm_ops.sdk.planner import build_plan
 
@@ -309,38 +296,4 @@ class App:
             build=build,
             policy=self.settings.site_policy(),
             observer=observe,
-        )
-
-    async def _outcome(
-        self,
-        store: SqliteStore,
-        result: RunResult,
-        manifest: RunManifest,
-        manifest_id: ArtifactId,
-    ) -> Outcome:
-        from mfm_ops.sdk.planner import exports, output_operation
-
-        outputs: dict[str, Json] = {}
-        failure: StateError | None = None
-        waits_for: tuple[str, ...] = ()
-        if result.phase is RunPhase.Completed and result.final_snapshot_id is not None:
-            from mfm_ops.machine.canonical import parse_canonical
-
-            snapshot = parse_canonical(await store.get(result.final_snapshot_id))
-            assert isinstance(snapshot, dict)
-            outputs = exports(manifest, self.ops, snapshot)
-        else:
-            from mfm_ops.app.reports import read_history
-
-            history = await read_history(store, result.run_id)
-            failure = history.failure
-            waits_for = tuple(str(key) for key in history.unknown_effects)
-        return Outcome(
-            result=result,
-            manifest=manifest,
-            manifest_id=manifest_id,
-            op=output_operation(manifest, self.ops),
-            outputs=outputs,
-            failure=failure,
-            waits_for=waits_for,
         )

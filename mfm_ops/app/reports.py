@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from mfm_ops.machine.canonical import CanonicalError, Json, parse_strict
-from mfm_ops.machine.codes import error_info, hint_for
+from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import SettingsFailure, StorageError, StorageFailure
 from mfm_ops.machine.ids import ArtifactId, IdValidationError, RunId
 
 if TYPE_CHECKING:
     from mfm_ops.machine.config import RunManifest
-    from mfm_ops.machine.errors import StateError
-    from mfm_ops.runtime.history import RunHistory, StateRecord
+    from mfm_ops.runtime.records import RunHistory
     from mfm_ops.storage.memory import MemoryStore
     from mfm_ops.storage.sqlite import SqliteStore
 
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "artifact",
     "collector_paused",
-    "error_json",
     "follow_events",
     "load_manifest",
+    "member",
     "read_history",
     "resolve_artifact",
     "resolve_run",
@@ -37,7 +36,6 @@ __all__ = [
     "run_facts",
     "run_list",
     "run_manifest",
-    "run_status",
 ]
 
 NEWEST: Final = "last"
@@ -153,76 +151,6 @@ async def run_list(store: AnyStore, limit: int | None) -> list[dict[str, Any]]:
     ]
 
 
-async def run_status(store: AnyStore, reference: str) -> dict[str, Json]:
-    """Where a run stands: phase, states, failure, driver."""
-    run_id = await resolve_run(store, reference)
-    history = await read_history(store, run_id)
-    failed = history.failure if history.status is not None else None
-    return {
-        "run_id": str(run_id),
-        "op_id": str(history.op_id),
-        "phase": history.phase.value,
-        "parked": history.parked,
-        "manifest_id": str(history.manifest_id),
-        "head_seq": history.head_seq,
-        "started_ts_millis": history.started_ts_millis,
-        "ended_ts_millis": history.ended_ts_millis,
-        "duration_ms": _span(history.started_ts_millis, history.ended_ts_millis),
-        "states": [_state_json(state) for state in history.states.values()],
-        "failure": error_json(failed) if failed else None,
-        "facts": len(history.facts),
-        "waits_for": [str(key) for key in history.unknown_effects],
-        "cancel_requested": history.cancel_requested,
-        "driver": _driver_json(history),
-        "final_snapshot_id": _text_or_none(history.final_snapshot_id),
-    }
-
-
-def error_json(error: StateError) -> dict[str, Json]:
-    """A state's error with what to do about it."""
-    info = error.info
-    return {
-        "state_id": _text_or_none(error.state_id),
-        "code": str(info.code),
-        "message": info.message,
-        "retryable": info.retryable,
-        "details": info.details,
-        "hint": hint_for(info.code),
-    }
-
-
-def _state_json(state: StateRecord) -> dict[str, Json]:
-    return {
-        "state_id": str(state.state_id),
-        "status": state.status.value,
-        "attempts": state.attempts,
-        "duration_ms": _span(state.entered_ts_millis, state.ended_ts_millis),
-        "snapshot_id": _text_or_none(state.snapshot_id),
-        "failure_snapshot_id": _text_or_none(state.failure_snapshot_id),
-        "error": error_json(state.error) if state.error else None,
-    }
-
-
-def _driver_json(history: RunHistory) -> dict[str, Json] | None:
-    """The driver at work, or the one that left without a word; None when nobody should be."""
-    from mfm_ops.runtime.driver import is_alive
-
-    driver = history.driver
-    if driver is None or history.status is not None:
-        return None
-    shown = {name: driver.get(name) for name in ("driver_id", "host", "pid")}
-    return {**shown, "alive": is_alive(driver)}
-
-
-def _span(start: int | None, end: int | None) -> int | None:
-    # A clock may have been set back in between.
-    return None if start is None or end is None else max(end - start, 0)
-
-
-def _text_or_none(value: str | None) -> str | None:
-    return None if value is None else str(value)
-
-
 async def run_events(store: AnyStore, reference: str) -> list[bytes]:
     """The canonical bytes of all of a run's events, verified."""
     return await store.read_raw(await resolve_run(store, reference), 1)
@@ -249,11 +177,12 @@ async def follow_events(store: AnyStore, reference: str, show: Callable[[bytes],
 def _is_last(body: bytes) -> bool:
     """Whether an event ends its run."""
     event = parse_strict(body)
-    kernel = _member(_member(event, "event"), "Kernel")
+    kernel = member(member(event, "event"), "Kernel")
     return isinstance(kernel, dict) and "RunCompleted" in kernel
 
 
-def _member(value: Json, name: str) -> Json:
+def member(value: Json, name: str) -> Json:
+    """A member of what may be an object; None where there is none."""
     return value.get(name) if isinstance(value, dict) else None
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.config import EventProfile, RunConfig
+from mfm_ops.machine.config import EventProfile, ExecutionMode, OnStateFailure, RunConfig
 from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.machine.meta import Tag
 from mfm_ops.sdk.launcher import default_run_config
 
+if TYPE_CHECKING:
+    from mfm_ops.app.core import RunOptions
+
 __all__ = ["run_config_for"]
 
 
-def run_config_for(
-    *,
-    event_profile: str | None = None,
-    max_attempts: int | None = None,
-    skip_tags: tuple[str, ...] = (),
-    allow_flakes: tuple[str, ...] = (),
-) -> RunConfig:
+def run_config_for(options: RunOptions) -> RunConfig:
     """The config; `allow_flakes` are added to the flakes that are allowed by default.
 
     Raises:
@@ -25,14 +24,23 @@ def run_config_for(
     """
     config = default_run_config()
     update: dict[str, object] = {}
-    if event_profile is not None:
-        update["event_profile"] = EventProfile(event_profile)  # type: ignore[arg-type]
-    if max_attempts is not None:
+    if options.event_profile is not None:
+        update["event_profile"] = EventProfile(options.event_profile)  # type: ignore[arg-type]
+    if options.max_attempts is not None:
         update["retry_policy"] = config.retry_policy.model_copy(
-            update={"max_attempts": max_attempts}
+            update={"max_attempts": options.max_attempts}
         )
-    if skip_tags:
-        update["skip_tags"] = tuple(Tag(tag) for tag in skip_tags)
+    if options.skip_tags:
+        update["skip_tags"] = tuple(Tag(tag) for tag in options.skip_tags)
+    if options.parallel is not None:
+        update["execution_mode"] = ExecutionMode.fan_out_join(options.parallel)
+    if options.finish_running:
+        update["on_state_failure"] = OnStateFailure.FinishRunning
+    for name in ("run_deadline_ms", "state_deadline_ms"):
+        deadline_ms = getattr(options, name)
+        if deadline_ms is not None:
+            update[name] = deadline_ms
+    allow_flakes = options.allow_flakes
     if allow_flakes:
         _require_plausible(allow_flakes)
         allowed = (*config.nix_flake_allowlist, *allow_flakes)

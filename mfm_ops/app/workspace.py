@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Provenance = tuple[BuildProvenance, WorkspaceProvenance | None]
 
-__all__ = ["Requirements", "begin_look", "build_to_resume"]
+__all__ = ["Provenance", "Requirements", "begin_look", "build_to_resume"]
 
 
 class Requirements(NamedTuple):

@@ -8,14 +8,21 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mfm_ops.app import Interrupted, Outcome, Requirements, RunOptions, Watch
-from mfm_ops.cli.errors import CommandFailure, ExitCode, did_you_mean, usage
+from mfm_ops.app import Interrupted, Outcome
+from mfm_ops.cli.errors import CommandFailure, ExitCode, did_you_mean
 from mfm_ops.cli.options import config_from_options, options_for
-from mfm_ops.cli.output import PIPE_WIDTH, escape_lines, is_terminal, json_document, screen_width
+from mfm_ops.cli.output import PIPE_WIDTH, escape_lines, json_document, screen_width
+from mfm_ops.cli.run_options import (
+    RESERVED,
+    run_options,
+    run_options_from,
+    watch_options,
+    watching,
+)
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.tree import MfmCommand, MfmGroup
 from mfm_ops.machine.codes import error_info, hint_for
@@ -25,96 +32,7 @@ if TYPE_CHECKING:
     from mfm_ops.machine.canonical import Json
     from mfm_ops.sdk.operation import AnyOperation
 
-__all__ = [
-    "finish",
-    "interrupted",
-    "op",
-    "requirement_options",
-    "watch_options",
-    "watching",
-]
-
-_MAX_ATTEMPTS: Final = 2**32 - 1
-_RESERVED: Final = frozenset(
-    {
-        "--run-key",
-        "--event-profile",
-        "--max-attempts",
-        "--skip-tag",
-        "--allow-flake",
-        "--require-clean",
-        "--require-locked",
-        "--progress",
-        "--show-stderr",
-        "--help",
-    }
-)
-
-
-def watch_options() -> list[click.Parameter]:
-    """What a command that drives a run offers for those who look on."""
-    return [
-        click.Option(
-            ["--progress/--no-progress"],
-            default=None,
-            help="A line on standard error for each state.  [default: on a terminal]",
-        ),
-        click.Option(
-            ["--show-stderr/--no-show-stderr"],
-            default=None,
-            help="Pass the programs' standard error through.  [default: on a terminal]",
-        ),
-    ]
-
-
-def requirement_options() -> list[click.Parameter]:
-    """What a command that starts a run offers to those who want to know from what."""
-    return [
-        click.Option(
-            ["--require-clean"],
-            is_flag=True,
-            help="Refuse to start unless the workspace is a clean commit.",
-        ),
-        click.Option(
-            ["--require-locked"],
-            is_flag=True,
-            help="Refuse to start unless the workspace's lock files are committed and complete.",
-        ),
-    ]
-
-
-def _run_options() -> list[click.Parameter]:
-    return [
-        click.Option(
-            ["--run-key"],
-            metavar="KEY",
-            help="Start at most one run with this key and config; again, return that run.",
-        ),
-        click.Option(
-            ["--event-profile"],
-            type=click.Choice(["minimal", "normal", "verbose"]),
-            help="Which of the op's own events to keep.  [default: normal]",
-        ),
-        click.Option(
-            ["--max-attempts"],
-            type=click.INT,
-            metavar="N",
-            help="How often a state may be tried.  [default: 3]",
-        ),
-        click.Option(
-            ["--skip-tag"],
-            multiple=True,
-            metavar="TAG",
-            help="Complete states with this tag without running them; repeatable.",
-        ),
-        click.Option(
-            ["--allow-flake", "allow_flakes"],
-            multiple=True,
-            metavar="REF",
-            help="Let the run resolve apps of this flake too, as its manifest says; repeatable.",
-        ),
-        *requirement_options(),
-    ]
+__all__ = ["finish", "interrupted", "op"]
 
 
 class _OpGroup(MfmGroup):
@@ -153,7 +71,7 @@ def _command(found: AnyOperation) -> MfmCommand:
     return MfmCommand(
         str(found.op_id),
         callback=click.pass_obj(partial(_run, found)),
-        params=[*options_for(found, _RESERVED), *_run_options(), *watch_options()],
+        params=[*options_for(found, RESERVED), *run_options(), *watch_options()],
         help=found.summary,
     )
 
@@ -162,47 +80,18 @@ def _run(
     found: AnyOperation,
     session: Session,
     *,
-    run_key: str | None,
-    event_profile: str | None,
-    max_attempts: int | None,
-    skip_tag: tuple[str, ...],
-    allow_flakes: tuple[str, ...],
-    require_clean: bool,
-    require_locked: bool,
     progress: bool | None,
     show_stderr: bool | None,
     **values: Any,
 ) -> int:
-    if max_attempts is not None and not 1 <= max_attempts <= _MAX_ATTEMPTS:
-        raise usage(f"--max-attempts must lie within 1 and {_MAX_ATTEMPTS}.")
-    config = config_from_options(found, values, Path.cwd(), _RESERVED)
-    options = RunOptions(
-        run_key=run_key,
-        event_profile=None if event_profile is None else event_profile.capitalize(),
-        max_attempts=max_attempts,
-        skip_tags=skip_tag,
-        allow_flakes=allow_flakes,
-        requires=Requirements(clean=require_clean, locked=require_locked),
-    )
+    options = run_options_from(values)
+    config = config_from_options(found, values, Path.cwd(), RESERVED)
     watch = watching(progress, show_stderr)
     try:
         outcome = session.app.start_op(found, config, options, watch)
     except Interrupted as stopped:
         raise interrupted(stopped) from None
     return finish(session, outcome)
-
-
-def watching(progress: bool | None, show_stderr: bool | None) -> Watch:
-    """Who looks on: by default a person at the terminal."""
-    on_terminal = is_terminal(sys.stderr)
-    from mfm_ops.cli import progress as lines
-
-    return Watch(
-        on_event=lines.progress() if (on_terminal if progress is None else progress) else None,
-        on_stderr=lines.pass_through
-        if (on_terminal if show_stderr is None else show_stderr)
-        else None,
-    )
 
 
 def interrupted(stopped: Interrupted) -> CommandFailure:

@@ -23,7 +23,7 @@ from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.sdk.operation import AnyOperation, JsonOption, OpConfig, PathOption
 
-__all__ = ["config_from_options", "option_name", "options_for"]
+__all__ = ["config_from_options", "option_name", "options_for", "read_json"]
 
 MAX_JSON_BYTES: Final = 16 << 20
 _INTEGER = re.compile(r"-?[0-9]{1,40}")
@@ -171,6 +171,8 @@ def _value(kind: Kind, value: Any, cwd: Path) -> Json:
     if kind == "json":
         return _json(value, cwd)
     if kind == "path":
+        if not value:
+            raise ValueError("must not be empty")
         # Not resolved: a symbolic link is what the user named.
         return os.path.normpath(cwd / str(value))
     if kind == "integer" and _INTEGER.fullmatch(value):
@@ -188,6 +190,19 @@ def _pairs(items: tuple[str, ...]) -> dict[str, Json]:
             raise ValueError("names one key twice")
         pairs[key] = text
     return pairs
+
+
+def read_json(option: str, text: str) -> Json:
+    """The JSON that an option's text gives: itself, `@FILE` or `-`.
+
+    Raises:
+        SettingsFailure: `usage`, naming the option.
+    """
+    try:
+        return _json(text, Path.cwd())
+    except ValueError as error:
+        info = error_info("usage", f"{option}: {error}.")
+        raise SettingsFailure(info) from None
 
 
 def _json(text: str, cwd: Path) -> Json:

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from mfm_ops.app import Interrupted
-from mfm_ops.cli.op import finish, interrupted, watch_options, watching
+from mfm_ops.cli.op import finish, interrupted
 from mfm_ops.cli.output import Painter, escape, json_document, screen_width, table, write
+from mfm_ops.cli.run_options import watch_options, watching
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.tree import MfmGroup, command
 
@@ -25,11 +26,18 @@ run_group = MfmGroup(
             "mfm_ops.cli.replay:replay",
             "Execute a run's handlers again on what it recorded, and compare.",
         ),
+        "cancel": ("mfm_ops.cli.control:cancel", "End a run for good, from any process."),
+        "resolve": (
+            "mfm_ops.cli.control:resolve",
+            "Say what became of an effect whose outcome is unknown.",
+        ),
+        "fork": ("mfm_ops.cli.control:fork", "Go on from a run in a new one."),
         "export": ("mfm_ops.cli.transfer:export_command", "Write a run to one file."),
         "import": ("mfm_ops.cli.transfer:import_command", "Add the runs of an export."),
     },
 )
 _SHOWN_BY_DEFAULT = 20
+_SHOWN_REQUEST = 200
 
 
 def _run_argument() -> click.Argument:
@@ -84,6 +92,9 @@ def _status_lines(report: dict[str, Any]) -> list[str]:
         f"phase     {mark(phase)}",
         f"started   {_time(report['started_ts_millis'])}",
     ]
+    if report["forked_from"]:
+        fork = report["forked_from"]
+        lines.append(f"forked    from {fork['run_id']} at {fork['state_id']}")
     if report["ended_ts_millis"] is not None:
         lines.append(f"ended     {_time(report['ended_ts_millis'])} ({report['duration_ms']} ms)")
     lines += [f"events    {report['head_seq']}", f"facts     {report['facts']}"]
@@ -102,6 +113,7 @@ def _status_lines(report: dict[str, Any]) -> list[str]:
     if rows:
         headers = ["STATE", "STATUS", "ATTEMPTS", "TOOK", "ERROR"]
         lines += ["", *table(headers, rows, width=screen_width(sys.stdout))]
+    lines += _effect_lines(report)
     failure = report["failure"]
     if failure:
         lines += [
@@ -116,13 +128,31 @@ def _status_lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _effect_lines(report: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for effect in report["unknown_effects"]:
+        request = json_document(effect["request"], indent=False)
+        sent = request if len(request) <= _SHOWN_REQUEST else f"{request[:_SHOWN_REQUEST]}…"
+        lines += [
+            "",
+            f"unknown   the effect {escape(effect['key'])} of {effect['state_id']}",
+            f"  sent    {escape(str(effect['namespace']))} {escape(sent)}",
+            f"  whole   mfm artifact get {effect['request_id']}",
+        ]
+    if report["parked"]:
+        lines.append(
+            "hint: find out whether it happened, then: mfm run resolve "
+            f"{report['run_id']} STATE --as completed|failed|retry --why TEXT"
+        )
+    return lines
+
+
 def _driver_lines(report: dict[str, Any]) -> list[str]:
     driver = report["driver"]
     if report["phase"] != "Running":
         return []
     if report["parked"]:
-        waits = [f"waits for {escape(key)}" for key in report["waits_for"]]
-        return [*waits, "hint: find out whether the effect happened, then resolve it"]
+        return []
     resume = f"hint: mfm run resume {report['run_id']}"
     if driver is None:
         return ["driver    none", resume]

@@ -33,7 +33,7 @@ from mfm_ops.runtime.records import Fork, RunHistory, StateRecord, StateStatus
 from mfm_ops.runtime.scheduler import Schedule
 from mfm_ops.runtime.sources import Sources
 
-__all__ = ["ForkRun", "fork_run", "load_overrides"]
+__all__ = ["ForkRun", "Forked", "fork_run", "load_overrides"]
 
 OVERRIDES_KIND = ArtifactKind.other("ForkOverrides")
 
@@ -52,8 +52,15 @@ class ForkRun(NamedTuple):
     run_id: RunId
 
 
-async def fork_run(stores: Stores, fork: ForkRun, sources: Sources) -> int:
-    """Store the new run up to the fork; how many states it keeps. Resuming it does the rest.
+class Forked(NamedTuple):
+    """A run that was forked: its manifest, and how many states it has kept."""
+
+    manifest_id: ArtifactId
+    kept: int
+
+
+async def fork_run(stores: Stores, fork: ForkRun, sources: Sources) -> Forked:
+    """Store the new run up to the fork. Resuming it does the rest.
 
     A completed state is kept where the plan still has it, all its ancestors are kept, and it
     would start from the very context that it did start from.
@@ -105,7 +112,7 @@ async def fork_run(stores: Stores, fork: ForkRun, sources: Sources) -> int:
         for seq, envelope in enumerate([*opening, *copies], start=1)
     ]
     await stores.events.append(fork.run_id, 0, stream)
-    return len(kept)
+    return Forked(manifest_id, len(kept))
 
 
 async def load_overrides(persister: Persister, fork: Fork | None) -> Mapping[StateId, Delta]:

@@ -32,6 +32,7 @@ from mfm_ops.sdk.pipeline import (
     INPUT_STEP_ID,
     Pipeline,
     PipelineStep,
+    complete_pipeline,
     find_operation,
     parse_config,
     parse_pipeline,
@@ -47,6 +48,7 @@ __all__ = [
     "input_params",
     "output_operation",
     "read_input_params",
+    "renewed",
 ]
 
 PipelineInput = Mapping[str, Json]
@@ -127,6 +129,29 @@ def read_input_params(manifest: RunManifest) -> tuple[Pipeline, dict[str, Json]]
                 )
             )
     return pipeline, given
+
+
+def renewed(manifest: RunManifest, registry: Mapping[OpId, AnyOperation]) -> RunManifest:
+    """The manifest with the versions of the ops that are installed now, for a run that forks.
+
+    Raises:
+        SettingsFailure: `pipeline_invalid`, `op_unknown`, `op_config_invalid`.
+        RunFailure: `manifest_mismatch`.
+    """
+    pipeline, given = read_input_params(manifest)
+    alone = pipeline.machine_id == pipeline.steps[0].op_id and len(pipeline.steps) == 1
+    steps = [
+        step.model_copy(update={"op_version": registry[step.op_id].op_version})
+        if step.op_id in registry
+        else step
+        for step in pipeline.steps
+    ]
+    version = steps[0].op_version if alone else pipeline.pipeline_version
+    updated = pipeline.model_copy(update={"steps": tuple(steps), "pipeline_version": version})
+    complete = complete_pipeline(updated, registry)
+    return manifest.model_copy(
+        update={"op_version": version, "input_params": input_params(complete, given)}
+    )
 
 
 def build_plan(manifest: RunManifest, registry: Mapping[OpId, AnyOperation]) -> ExecutionPlan:

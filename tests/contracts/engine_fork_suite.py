@@ -426,7 +426,7 @@ class EngineForkSuite:
         assert bench.plan is not None
         run_id = RunId.random()
         fork = ForkRun(source, sid(name), changed or {}, manifest_of(config()), bench.plan, run_id)
-        return run_id, await fork_run(bench.stores, fork, bench.sources)
+        return run_id, (await fork_run(bench.stores, fork, bench.sources)).kept
 
 
 async def ambient(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:

@@ -1,15 +1,22 @@
 """Runs the real `mfm` in a process of its own, as an operator does."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import anyio
+
+from mfm_ops.machine.errors import StorageFailure
+from mfm_ops.machine.ids import RunId
+from mfm_ops.storage.sqlite import open_sqlite_store
 
 COMMAND = (sys.executable, "-m", "mfm_ops.cli.main")
 ROOT = Path(__file__).parents[2]
@@ -111,3 +118,34 @@ class Mfm:
     def _with(self, environ: Mapping[str, str | None] | None) -> dict[str, str]:
         merged: dict[str, str | None] = {**self.environ, **(environ or {})}
         return {name: value for name, value in merged.items() if value is not None}
+
+
+async def wait_for(mfm: Mfm, seen: Callable[[list[dict[str, Any]]], bool]) -> RunId:
+    """The one run of the store, once its durable events are as wanted."""
+    with anyio.fail_after(30):
+        while True:
+            # It fails as long as the store is not there, or only half made.
+            with contextlib.suppress(StorageFailure):
+                async with open_sqlite_store(mfm.store, read_only=True) as store:
+                    for run in await store.list_runs():
+                        bodies = await store.read_raw(run.run_id, 1)
+                        if seen([json.loads(body)["event"] for body in bodies]):
+                            return run.run_id
+            await anyio.sleep(0.02)
+
+
+def entered(events: list[dict[str, Any]]) -> bool:
+    return any("StateEntered" in event.get("Kernel", {}) for event in events)
+
+
+def processes_with(marker: str) -> list[str]:
+    """Processes whose command line holds `marker` as an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if marker.encode() in arguments:
+            found.append(str(path))
+    return found

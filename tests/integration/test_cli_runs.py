@@ -1,23 +1,18 @@
 """The life of a run at the command line: started, looked at, interrupted, gone on with."""
 
-import contextlib
 import hashlib
 import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import apsw
 import pytest
 
-from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.ids import RunId
-from mfm_ops.storage.sqlite import open_sqlite_store
-from tests.integration.mfm_process import Mfm
+from tests.integration.mfm_process import Mfm, entered, processes_with, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -35,37 +30,6 @@ def finished(mfm: Mfm) -> dict[str, Any]:
     data = mfm(*mfm.program("echo", HELLO), "--json").data
     assert isinstance(data, dict)
     return data
-
-
-async def wait_for(mfm: Mfm, seen: Callable[[list[dict[str, Any]]], bool]) -> RunId:
-    """The one run of the store, once its durable events are as wanted."""
-    with anyio.fail_after(30):
-        while True:
-            # It fails as long as the store is not there, or only half made.
-            with contextlib.suppress(StorageFailure):
-                async with open_sqlite_store(mfm.store, read_only=True) as store:
-                    for run in await store.list_runs():
-                        bodies = await store.read_raw(run.run_id, 1)
-                        if seen([json.loads(body)["event"] for body in bodies]):
-                            return run.run_id
-            await anyio.sleep(0.02)
-
-
-def entered(events: list[dict[str, Any]]) -> bool:
-    return any("StateEntered" in event.get("Kernel", {}) for event in events)
-
-
-def processes_with(marker: str) -> list[str]:
-    """Processes whose command line holds `marker` as an argument."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = path.read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if marker.encode() in arguments:
-            found.append(str(path))
-    return found
 
 
 def test_a_programs_answer_is_the_runs_output(mfm: Mfm) -> None:

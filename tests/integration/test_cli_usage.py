@@ -292,7 +292,7 @@ def on_terminal(mfm: Mfm, *arguments: str, columns: int = 80, **environ: str) ->
 def test_tables_fit_the_terminal(mfm: Mfm) -> None:
     for columns in (40, 80):
         lines = on_terminal(mfm, "ops", "list", columns=columns).splitlines()
-        assert len(lines) == 3
+        assert len(lines) == 4
         assert all(len(line) <= columns for line in lines)
     assert "…" in lines[1]
     assert "…" not in mfm("ops", "list").out

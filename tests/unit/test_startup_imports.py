@@ -89,6 +89,7 @@ def test_keystore_list_loads_what_it_needs_and_no_more(tmp_path: Path) -> None:
         "mfm_ops.app.core",
         "mfm_ops.app.installed",
         "mfm_ops.app.nix_roots",
+        "mfm_ops.app.outcome",
         "mfm_ops.app.run_config",
         "mfm_ops.app.signals",
         "mfm_ops.app.workspace",
