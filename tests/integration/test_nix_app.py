@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from mfm_ops.app.nix_site import workspace_of
 from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.storage.sqlite import open_sqlite_store
-from tests.integration.mfm_process import Mfm
-from tests.integration.nix_flakes import GOOD, NIX_CONFIG, Flakes, counting_nix
+from tests.integration.mfm_process import ROOT, Mfm
+from tests.integration.nix_flakes import GOOD, NIX_CONFIG, SYSTEM, Flakes, counting_nix
 from transports.nix_refs import Workspace
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +169,18 @@ async def test_an_interrupted_run_keeps_its_roots(mfm: Mfm) -> None:
     # Another run's end leaves it alone.
     assert mfm(*app("say")).code == 0
     assert len(roots(mfm)) == 1
+
+
+def test_the_example_of_the_guide_works(mfm: Mfm, flakes: Flakes) -> None:
+    guide = (ROOT / "docs/nix.md").read_text()
+    (flake,) = re.findall(r"```nix file=flake.nix\n(.*?)```", guide, flags=re.DOTALL)
+    mfm.directory = flakes.git("example", flake.replace("x86_64-linux", SYSTEM))
+    (command,) = re.findall(r"^\$ mfm (op nix_app .*)$", guide, flags=re.MULTILINE)
+    result = mfm(*command.split())
+    assert (result.code, result.out) == (0, '{\n  "hello": "world"\n}\n')
+    payload = json.loads(mfm("artifact", "get", facts(mfm)[0]["payload_id"]).out)
+    (shown,) = re.findall(r"^\{\"app\".*\}$", guide, flags=re.MULTILINE)
+    assert payload.keys() == json.loads(shown).keys()
 
 
 def test_the_workspace_is_the_nearest_flake_of_the_tree(flakes: Flakes, tmp_path: Path) -> None:
