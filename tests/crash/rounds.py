@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from mfm_ops.app.rules import FoldRules
 from mfm_ops.machine.events import EventEnvelope
 from mfm_ops.machine.ids import ArtifactId
 from mfm_ops.runtime.history import RunHistory, StateStatus, fold
 from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
+from mfm_ops.storage.verify import verify_store
 from tests.crash.plans import RUN, Place
 
 __all__ = [
@@ -48,12 +50,15 @@ class Outcome(NamedTuple):
 
 
 class Drivers:
-    """The server that forks drivers; each call is one process's life."""
+    """The server that forks drivers; each call is one process's life.
 
-    def __init__(self, programs: Path) -> None:
+    `within` is a command that runs the server somewhere else, in another mount namespace say.
+    """
+
+    def __init__(self, programs: Path, *within: str) -> None:
         self.programs = programs
         self._server = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.crash.driver"],
+            [*within, sys.executable, "-W", "error", "-m", "tests.crash.driver"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -131,7 +136,13 @@ def look_at(store: Path) -> Iterator[SqliteStore]:
 
 
 async def verify(store: SqliteStore) -> list[EventEnvelope]:
-    """Check all that the store holds; the run's events. What is wrong is an exception."""
+    """Check all that the store holds; the run's events. What is wrong is an exception.
+
+    Looks for itself, and asks `mfm store verify` too: both must find nothing.
+    """
+    with store.audit() as audit:
+        report = await verify_store(audit, FoldRules)
+    assert report.findings == []
     events: list[EventEnvelope] = []
     for line in await store.list_runs():
         found = await store.read_range(line.run_id, 1)

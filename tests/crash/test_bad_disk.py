@@ -8,6 +8,7 @@ change of a run, the short one at some, the same in every run of the suite.
 import itertools
 import json
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +25,11 @@ from tests.crash.rounds import (
     recorded,
     verify,
 )
+from tests.support import stored_bytes
 
 pytestmark = pytest.mark.anyio
 
-SHORT_FAULTS = 12
+SHORT_FAULTS = 8
 SIZE_BYTES = 4 << 20
 CODES = {"full": "store_full", "read_only": "store_read_only", "io_error": "store_io_error"}
 
@@ -75,7 +77,26 @@ async def test_a_fault_of_the_disk_ends_the_drive_with_its_code_and_resume_compl
     assert failed
 
 
-@pytest.mark.parametrize("free_kib", [4, 48, 160, 320, 480])
+async def test_a_store_that_became_read_only_is_left_alone_until_it_is_not(
+    drivers: Drivers, programs: Path, tmp_path: Path, whole: tuple[End, int]
+) -> None:
+    world = tmp_path / "world"
+    world.mkdir()
+    place = drivers.place(tmp_path / "run", world)
+    status, _ = drivers.work(place, "kill", whole[1] // 2)
+    assert status == -signal.SIGKILL
+    before = stored_bytes(place.directory)
+    mount = ("--ro-bind", str(place.directory), str(place.directory))
+    elsewhere = Drivers(programs, "bwrap", "--dev-bind", "/", "/", *mount, "--die-with-parent")
+    assert elsewhere.work(place, resume=True) == (0, "store_read_only")
+    elsewhere.close()
+    assert stored_bytes(place.directory) == before
+    assert drivers.work(place, resume=True) == (0, "")
+    with look_at(place.store) as store:
+        assert end_of(await verify(store)) == whole[0]
+
+
+@pytest.mark.parametrize("free_kib", [48, 160, 480])
 def test_a_real_full_disk_ends_the_drive_and_room_lets_it_complete(
     programs: Path, tmp_path: Path, whole: tuple[End, int], free_kib: int
 ) -> None:

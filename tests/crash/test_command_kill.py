@@ -18,7 +18,7 @@ from tests.crash.rounds import ROOT, Drivers, copy_of, look_at, verify
 pytestmark = pytest.mark.anyio
 
 KEYSTORES = ROOT / "examples" / "keystore"
-SHORT_KILLS = 16
+SHORT_KILLS = 10
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +31,8 @@ from tests.crash.rounds import (
 pytestmark = pytest.mark.anyio
 
 KILLED = -signal.SIGKILL
-SHORT_SPREAD = 12
-SHORT_DOUBLE, LONG_DOUBLE = 6, 150
+SHORT_SPREAD = 14
+SHORT_DOUBLE, LONG_DOUBLE = 5, 150
 SHARDS = 3
 
 
@@ -72,17 +72,19 @@ def files(place: Place) -> set[str]:
     return {str(file.relative_to(place.directory)) for file in found}
 
 
-def chosen(boundaries: Sequence[str], shard: int, *, long_form: bool) -> Iterable[int]:
+def chosen(whole: Whole, shard: int, *, long_form: bool) -> Iterable[int]:
     """The numbers of the boundaries to die at, from 1; the long form's go on past the last."""
+    last = len(whole.boundaries)
     if long_form:
         return itertools.count(1 + shard, SHARDS)
-    chance = random.Random(7)
-    by_kind: dict[str, list[int]] = {}
-    for number, name in enumerate(boundaries, 1):
-        by_kind.setdefault(name, []).append(number)
-    of_each_kind = {chance.choice(numbers) for numbers in by_kind.values()}
-    spread = {1 + at * len(boundaries) // SHORT_SPREAD for at in range(SHORT_SPREAD)}
-    return sorted(of_each_kind | spread)[shard::SHARDS]
+    picked = {1 + at * last // SHORT_SPREAD for at in range(SHORT_SPREAD)}
+    if not whole.wave:
+        # A wave passes the same ones in another order.
+        by_kind: dict[str, list[int]] = {}
+        for number, name in enumerate(whole.boundaries, 1):
+            by_kind.setdefault(name, []).append(number)
+        picked |= {random.Random(7).choice(numbers) for numbers in by_kind.values()}
+    return sorted(picked)[shard::SHARDS]
 
 
 class Round:
@@ -155,7 +157,7 @@ async def test_a_driver_killed_at_any_boundary_leaves_a_run_that_ends_as_if_it_w
     drivers: Drivers, tmp_path: Path, whole: Whole, shard: int, *, long_form: bool
 ) -> None:
     killed = asked = most_open = 0
-    for boundary in chosen(whole.boundaries, shard, long_form=long_form):
+    for boundary in chosen(whole, shard, long_form=long_form):
         turn = Round(drivers, tmp_path / f"at-{boundary}", whole)
         died = await turn.die_at(boundary)
         await turn.finish()

@@ -23,7 +23,7 @@ from tests.support import name_of
 
 pytestmark = pytest.mark.anyio
 
-SHORT_STEPS, SHORT_RESUMES = 50, 12
+SHORT_STEPS, SHORT_RESUMES = 40, 10
 LONG_RESUMES = 400
 EFFECTS = {"press"}
 # What a store may be found to be after a disk lied; nothing else, and never a wrong answer.
@@ -166,7 +166,7 @@ async def test_a_disk_that_lied_is_found_out_or_left_an_earlier_state(
 ) -> None:
     chance = random.Random(8)
     found = {"whole": 0}
-    for round_ in range(1500 if long_form else 100):
+    for round_ in range(1500 if long_form else 80):
         disk = Disk(run.place.directory)
         lies_from = chance.randrange(len(run.steps))
         fails_at = chance.randrange(lies_from, len(run.steps) + 1)
