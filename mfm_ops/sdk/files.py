@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["find_program", "read_regular"]
+__all__ = ["find_program", "read_regular", "written_path"]
 
 
 def find_program(name: str, search_path: str) -> str | None:
@@ -42,3 +42,8 @@ def read_regular(path: Path, max_bytes: int) -> bytes | None:
     finally:
         os.close(fd)
     return data if len(data) <= max_bytes else None
+
+
+def written_path(relative: Path) -> str:
+    """`relative` as it can stand in a manifest: with slashes; bytes that are no text escaped."""
+    return os.fsencode(relative.as_posix()).decode("utf-8", "backslashreplace")

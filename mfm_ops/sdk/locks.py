@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from mfm_ops.machine.config import LockState
-from mfm_ops.sdk.files import read_regular
+from mfm_ops.sdk.files import read_regular, written_path
 from mfm_ops.sdk.git import GitProbe, Repository
 
 __all__ = ["LOCK_FILES", "lock_hashes", "lock_state"]
@@ -68,7 +68,7 @@ def lock_hashes(top: Path, directories: Iterable[Path]) -> dict[str, str]:
         for name in LOCK_FILES:
             data = read_regular(directory / name, _MAX_LOCK_BYTES)
             if data is not None:
-                relative = (directory / name).relative_to(top).as_posix()
+                relative = written_path((directory / name).relative_to(top))
                 hashes[relative] = hashlib.sha256(data).hexdigest()
     return dict(sorted(hashes.items()))
 

@@ -73,7 +73,7 @@ def lock_covers_inputs(top: Path, directory: Path, environ: Mapping[str, str]) -
     if program is None:
         return None
     relative = directory.relative_to(top).as_posix()
-    where = f"?dir={quote(relative)}" if relative != "." else ""
+    where = f"?dir={quote(os.fsencode(relative))}" if relative != "." else ""
     reference = f"git+file://{quote(os.fsencode(top))}{where}"
     # The lock is not written, so whatever is not in it makes the command fail.
     command = [program, *_FLAKES, "flake", "metadata", "--json", "--no-update-lock-file"]

@@ -18,7 +18,7 @@ from mfm_ops.machine.canonical import CanonicalError, canonical_json_bytes, pars
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import BuildProvenance, FlakeProvenance, WorkspaceProvenance
 from mfm_ops.machine.errors import SettingsFailure
-from mfm_ops.sdk.files import read_regular
+from mfm_ops.sdk.files import read_regular, written_path
 from mfm_ops.sdk.git import GitProbe, Repository, find_repository
 from mfm_ops.sdk.installation import (
     BAKED_BUILD_NAME,
@@ -151,7 +151,7 @@ def _flake(
     if directory is None:
         return None
     state = probe.look(repository) if repository else None
-    relative = directory.relative_to(top).as_posix()
+    relative = written_path(directory.relative_to(top))
     return FlakeProvenance(
         url=relative if relative == "." else f"./{relative}",
         rev=state.commit if state and state.dirty is False else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mfm_ops.machine.canonical import artifact_id_for_json
 from mfm_ops.machine.config import FlakeProvenance, LockState, RunsFrom, WorkspaceProvenance
 from mfm_ops.sdk.installation import BAKED_BUILD_NAME, runs_from
 from mfm_ops.sdk.nix import nix_system, nix_version, version_in_path
@@ -72,6 +73,20 @@ def test_the_flake_is_the_nearest_one_above_the_working_directory(repo: Path) ->
     assert look(repo / "deploy" / "scripts").lock_hashes == dict.fromkeys(
         ("deploy/flake.lock", "flake.lock"), hashlib.sha256(b"{}\n").hexdigest()
     )
+
+
+def test_a_directory_whose_name_is_no_text_is_named_all_the_same(repo: Path) -> None:
+    odd = repo / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    for name in ("flake.nix", "flake.lock"):
+        shutil.copy(repo / name, odd)
+    git(repo, "add", "--all")
+    git(repo, "commit", "--quiet", "--message=two")
+    found = look(odd)
+    assert found.flake is not None
+    assert (found.flake.url, found.flake.lock) == ("./caf\\xe9", LockState.committed)
+    assert sorted(found.lock_hashes or ()) == ["caf\\xe9/flake.lock", "flake.lock"]
+    assert artifact_id_for_json(found.model_dump(mode="json"))
 
 
 def test_a_dirty_tree_is_no_revision(repo: Path) -> None:
