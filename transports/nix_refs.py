@@ -73,11 +73,12 @@ class AppRef(NamedTuple):
 class Workspace(NamedTuple):
     """Where mfm was started: the flake's directory, and the git tree's top that holds it, if any.
 
-    Absolute and without symbolic links.
+    Absolute and without symbolic links. `shallow`: the tree's history is not all there.
     """
 
     directory: str
     git_top: str | None
+    shallow: bool = False
 
 
 def parse_app_ref(text: str) -> AppRef:
@@ -116,9 +117,10 @@ def _check_location(scheme: str, location: str) -> None:
         if location.count("/") < 1:
             raise RefError("location")
     elif scheme in _LOCAL:
-        if not location.startswith("///"):
+        absolute = location.removeprefix("//")
+        if not absolute.startswith("/"):
             raise RefError("location")
-        _check_segments(location[3:])
+        _check_segments(absolute[1:])
     else:
         authority, slash, path = location.removeprefix("//").partition("/")
         user, at, host = authority.rpartition("@")
@@ -213,6 +215,10 @@ def flake_target(ref: AppRef, workspace: Workspace | None) -> str:
     directory = posixpath.join(workspace.directory, below) if below else workspace.directory
     if workspace.git_top is None:
         return f"path:{quote(directory)}"
-    url = f"git+file://{quote(workspace.git_top)}"
     inside = posixpath.relpath(directory, workspace.git_top)
-    return url if inside == "." else f"{url}?dir={quote(inside)}"
+    parameters = [] if inside == "." else [f"dir={quote(inside)}"]
+    if workspace.shallow:
+        # Nix takes no such tree for a whole one without being told.
+        parameters.append("shallow=1")
+    url = f"git+file://{quote(workspace.git_top)}"
+    return f"{url}?{'&'.join(parameters)}" if parameters else url

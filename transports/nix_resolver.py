@@ -229,7 +229,7 @@ class Resolver:
             raise nix_failure("dirty")
         if flake.rev is None and policy.require_locked_rev:
             raise nix_failure("no_locked_rev")
-        if ask.commit is not None and flake.rev not in (None, ask.commit):
+        if ask.commit is not None and not flake.dirty and flake.rev != ask.commit:
             raise nix_failure("workspace_changed")
 
     async def _run(self, command: NixCommand, step: list[Step]) -> bytes:

@@ -36,7 +36,7 @@ def check_up(app: App) -> dict[str, Json]:
     A check is `{"name", "grade", "summary", "details": [str], "hint"}`. `healthy` says whether
     nothing that every run needs has failed.
     """
-    checks = [_store(app), _sandbox(app), _nix(), _git()]
+    checks = [_store(app), _sandbox(app), _nix(app), _git()]
     transports = app.transports()
     transports.search()
     ops: list[Json] = []
@@ -137,8 +137,8 @@ def _sandbox(app: App) -> dict[str, Json]:
     return _check("sandbox", "failed", summary, details=details, hint=probe.hint)
 
 
-def _nix() -> dict[str, Json]:
-    found = shutil.which("nix")
+def _nix(app: App) -> dict[str, Json]:
+    found = shutil.which(app.settings.nix_policy.program or "nix")
     if found is None:
         hint = "Only flakes need it; run_program works without."
         return _check("nix", "absent", "not found", hint=hint)

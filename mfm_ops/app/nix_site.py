@@ -42,7 +42,8 @@ def workspace_of(cwd: Path) -> Workspace:
     repository = find_repository(here)
     if repository is None:
         return Workspace(str(here), None)
+    shallow = (repository.common_dir / "shallow").exists()
     for directory in (here, *here.parents):
         if (directory / "flake.nix").is_file() or directory == repository.top:
-            return Workspace(str(directory), str(repository.top))
+            return Workspace(str(directory), str(repository.top), shallow)
     raise AssertionError("the top of a tree lies above what is in it")

@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mfm_ops.app.nix_site import workspace_of
 from mfm_ops.machine.errors import TransportFailure
 from tests.integration.mfm_process import ROOT
 from tests.integration.nix_flakes import (
@@ -195,6 +196,21 @@ async def test_a_flake_may_lie_below_the_top_of_its_tree(flakes: Flakes) -> None
     assert (await flakes.resolve("path:./inner/flake#say", site)).rev is not None
 
 
+async def test_a_shallow_clone_is_a_workspace_as_any_other(flakes: Flakes) -> None:
+    origin = flakes.git("origin", GOOD)
+    flakes.commit(origin)
+    flakes.run_git(flakes.root, "clone", "-q", "--depth", "1", f"file://{origin}", "shallow")
+    workspace = workspace_of(flakes.root / "shallow")
+    assert workspace.shallow
+    found = await flakes.resolve("path:.#say", flakes.site(workspace=workspace))
+    assert found.rev == flakes.run_git(origin, "rev-parse", "HEAD").strip()
+
+
+async def test_an_entrys_directory_is_where_its_flake_lies(flakes: Flakes) -> None:
+    found = await flakes.resolve(f"git+file://{flakes.root}/outer?dir=inner/flake#say")
+    assert "dir=inner" in found.url
+
+
 async def test_a_link_in_the_workspace_leads_nowhere_else(flakes: Flakes) -> None:
     directory = flakes.git("linking", GOOD)
     (directory / "link").symlink_to(flakes.root / "bad")
@@ -207,12 +223,13 @@ async def test_a_link_in_the_workspace_leads_nowhere_else(flakes: Flakes) -> Non
 
 async def test_the_workspace_must_stand_where_the_manifest_says(flakes: Flakes) -> None:
     top = str(flakes.root / "good")
-    resolver = Resolver(flakes.site(workspace=Workspace(top, top)))
-    with pytest.raises(TransportFailure) as caught:
-        await resolver.resolve(
-            parse_app_ref("path:.#say"), run="run", timeout_ms=30_000, commit="0" * 40
-        )
-    assert caught.value.info.details == {"reason": "workspace_changed"}
+    for workspace in (Workspace(top, top), Workspace(top, None)):
+        resolver = Resolver(flakes.site(workspace=workspace))
+        with pytest.raises(TransportFailure) as caught:
+            await resolver.resolve(
+                parse_app_ref("path:.#say"), run="run", timeout_ms=30_000, commit="0" * 40
+            )
+        assert caught.value.info.details == {"reason": "workspace_changed"}
 
 
 # Policy.
