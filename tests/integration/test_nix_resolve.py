@@ -207,7 +207,10 @@ async def test_a_shallow_clone_is_a_workspace_as_any_other(flakes: Flakes) -> No
 
 
 async def test_an_entrys_directory_is_where_its_flake_lies(flakes: Flakes) -> None:
-    found = await flakes.resolve(f"git+file://{flakes.root}/outer?dir=inner/flake#say")
+    directory = flakes.git("parted", "{ outputs = _: { }; }")
+    flakes.plain("parted/inner/flake", GOOD)
+    flakes.commit(directory)
+    found = await flakes.resolve(f"git+file://{directory}?dir=inner/flake#say")
     assert "dir=inner" in found.url
 
 
