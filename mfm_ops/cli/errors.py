@@ -111,25 +111,27 @@ def translate(error: Exception, session: Session) -> CommandFailure:
 
 def report(failure: CommandFailure, *, as_json: bool) -> None:
     """Tell the caller: one JSON document on stdout, or a few lines on stderr."""
+    # What the caller typed may be quoted here, and outputs end up in the logs of other programs.
+    from mfm_ops.machine.secrets import redact_text
+
     info = failure.info
-    details = _shown_details(info)
+    message = redact_text(info.message)
+    hint = None if failure.hint is None else redact_text(failure.hint)
+    details = _without_secrets(_shown_details(info))
+    where = _without_secrets(dict(failure.where))
     if as_json:
-        error: dict[str, Json] = {
-            "code": str(info.code),
-            "message": info.message,
-            "hint": failure.hint,
-        }
-        extra: dict[str, Json] = {**details, **failure.where}
+        error: dict[str, Json] = {"code": str(info.code), "message": message, "hint": hint}
+        extra: dict[str, Json] = {**details, **where}
         if extra:
             error["details"] = extra
         document: Json = {"status": "error", "error": error}
         write(json_document(document, indent=sys.stdout.isatty()))
         return
     paint = Painter(sys.stderr)
-    lines = [f"{paint.bad(f'error[{info.code}]')}: {escape(info.message)}"]
-    lines += [f"  {name}: {_one_line(value)}" for name, value in (failure.where | details).items()]
-    if failure.hint:
-        lines.append(f"{paint.warn('hint')}: {escape(failure.hint)}")
+    lines = [f"{paint.bad(f'error[{info.code}]')}: {escape(message)}"]
+    lines += [f"  {name}: {_one_line(value)}" for name, value in (where | details).items()]
+    if hint:
+        lines.append(f"{paint.warn('hint')}: {escape(hint)}")
     for line in lines:
         write(line, sys.stderr)
 
@@ -140,6 +142,15 @@ def _shown_details(info: ErrorInfo) -> dict[str, Any]:
     if row is None or not isinstance(info.details, dict):
         return {}
     return {name: value for name, value in info.details.items() if name in row.safe_details}
+
+
+def _without_secrets(details: dict[str, Any]) -> dict[str, Any]:
+    from mfm_ops.machine.secrets import find_secret
+
+    return {
+        name: value if find_secret({name: value}) is None else "[withheld]"
+        for name, value in details.items()
+    }
 
 
 def _one_line(value: Json) -> str:
