@@ -156,15 +156,16 @@ class ChildRuns:
         """Cancel what is not over, and wait for its end; other drivers get a little time for it."""
         self._ending = True
         for child in self._own.values():
-            if child.result is not None and not child.parked:
-                continue
-            await self._ask_to_end(child)
-            if child.parked:
-                child.begin_again()
-                self._tasks.start_soon(self._go, child)
+            if child.result is None or child.parked:
+                await self._ask_to_end(child)
         for child in self._own.values():
             with anyio.move_on_after(PATIENCE_S if child.elsewhere else None):
                 await child.settled.wait()
+                # Parked before it was asked, or just then: it obeys when it is resumed.
+                while child.parked:
+                    child.begin_again()
+                    self._tasks.start_soon(self._go, child)
+                    await child.settled.wait()
 
     def completed_event(self, run_id: RunId) -> DomainEvent | None:
         """The event that says how a child ended, unless the parent's stream says so already."""

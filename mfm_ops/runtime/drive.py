@@ -98,7 +98,7 @@ async def _work_with_children(env: DriveEnv, walk: Walk) -> _End:
 async def _work(env: DriveEnv, walk: Walk) -> _End:
     writer, config = env.io.writer, env.config
     try:
-        if env.history is not None and env.history.cancel_requested:
+        if writer.cancel_requested or (env.history and env.history.cancel_requested):
             raise CancelRequested
         await walk.settle()
         mode = config.execution_mode.value

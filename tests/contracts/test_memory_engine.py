@@ -3,6 +3,7 @@
 import pytest
 
 from mfm_ops.storage.memory import MemoryStore
+from tests.contracts.engine_children_suite import EngineChildrenSuite
 from tests.contracts.engine_control_suite import EngineControlSuite
 from tests.contracts.engine_fork_suite import EngineForkSuite
 from tests.contracts.engine_parallel_suite import EngineParallelSuite
@@ -23,6 +24,10 @@ def bench(store: MemoryStore) -> Bench:
 
 
 class TestMemoryEngine(EngineSuite):
+    pass
+
+
+class TestMemoryEngineChildren(EngineChildrenSuite):
     pass
 
 

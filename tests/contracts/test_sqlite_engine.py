@@ -15,6 +15,7 @@ from mfm_ops.machine.io import IoCall, IoProvider
 from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.transport import LiveIoEnv, TransportReply
 from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
+from tests.contracts.engine_children_suite import EngineChildrenSuite
 from tests.contracts.engine_control_suite import EngineControlSuite
 from tests.contracts.engine_fork_suite import EngineForkSuite
 from tests.contracts.engine_parallel_suite import EngineParallelSuite
@@ -37,6 +38,10 @@ def bench(store: SqliteStore) -> Bench:
 
 
 class TestSqliteEngine(EngineSuite):
+    pass
+
+
+class TestSqliteEngineChildren(EngineChildrenSuite):
     pass
 
 
