@@ -139,14 +139,20 @@ def resolve_state(
 
 
 def fork_and_run(
-    app: App, reference: str, state: str | None, overrides: Mapping[str, Json], watch: Watch
+    app: App,
+    reference: str,
+    state: str | None,
+    overrides: Mapping[str, Json],
+    *,
+    watch: Watch,
+    requires: Requirements,
 ) -> Outcome:
     """Fork a run and drive the fork to its end; without `state`, from the one that failed.
 
     Raises:
         Interrupted: a signal came; the fork resumes.
         RunFailure: `fork_invalid`, `secrets_detected`; as `Engine.resume`.
-        SettingsFailure: the op is not installed.
+        SettingsFailure: the op is not installed, or the workspace is not what is required.
         StorageFailure: as `reports.resolve_run`; the store failed.
     """
 
@@ -162,7 +168,7 @@ def fork_and_run(
         manifest = renewed(manifest, app.ops)
         pipeline, _ = read_input_params(manifest)
         uses_nix = any(app.ops[step.op_id].uses_nix for step in pipeline.steps)
-        build, workspace = app.begin_look(Requirements(), uses_nix=uses_nix)()
+        build, workspace = app.begin_look(requires, uses_nix=uses_nix)()
         manifest = manifest.model_copy(update={"build": build, "workspace": workspace})
         stores = Stores(events=store, artifacts=store)
         fork = ForkRun(

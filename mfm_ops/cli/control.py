@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mfm_ops.app import Interrupted
+from mfm_ops.app import Interrupted, Requirements
 from mfm_ops.cli.errors import CommandFailure, ExitCode, usage
 from mfm_ops.cli.op import finish, interrupted
 from mfm_ops.cli.options import read_json
-from mfm_ops.cli.run_options import watch_options, watching
+from mfm_ops.cli.run_options import requirement_options, watch_options, watching
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.tree import MfmCommand
 from mfm_ops.machine.codes import error_info
@@ -136,6 +136,8 @@ def _fork(
     run: str,
     state: str | None,
     changes: tuple[str, ...],
+    require_clean: bool,
+    require_locked: bool,
     progress: bool | None,
     show_stderr: bool | None,
 ) -> int:
@@ -150,7 +152,14 @@ def _fork(
             raise usage(f"--set gives {name} twice.")
         overrides[name] = read_json("--set", text)
     try:
-        outcome = fork_and_run(session.app, run, state, overrides, watching(progress, show_stderr))
+        outcome = fork_and_run(
+            session.app,
+            run,
+            state,
+            overrides,
+            watch=watching(progress, show_stderr),
+            requires=Requirements(clean=require_clean, locked=require_locked),
+        )
     except Interrupted as stopped:
         raise interrupted(stopped) from None
     return finish(session, outcome)
@@ -172,6 +181,7 @@ fork = MfmCommand(
             metavar="KEY=JSON",
             help="Another value for a context key, as STATE sees it; repeatable.",
         ),
+        *requirement_options(),
         *watch_options(),
     ],
     help="Go on from a run in a new one.\n\n"

@@ -219,6 +219,18 @@ def test_looking_writes_nothing_into_the_workspace(mfm: Mfm) -> None:
     assert status.stdout == ""
 
 
+def test_a_fork_is_a_start_too(mfm: Mfm) -> None:
+    source = mfm(*OP).data["run_id"]
+    fork = ("run", "fork", source, "--from", "select", "--json")
+    assert mfm(*fork, "--require-clean", "--require-locked").code == 0
+    (mfm.directory / "flake.lock").write_text("changed\n")
+    before = len(mfm("run", "list", "--json").data)
+    for option, code in {"clean": "workspace_dirty", "locked": "workspace_unlocked"}.items():
+        refusal = mfm(*fork, f"--require-{option}")
+        assert (refusal.code, refusal.error["code"]) == (2, code)
+    assert len(mfm("run", "list", "--json").data) == before
+
+
 def test_a_run_key_does_not_get_round_a_requirement(mfm: Mfm) -> None:
     first = mfm(*OP, "--run-key", "k", "--require-clean").data
     assert mfm(*OP, "--run-key", "k", "--require-clean").data["run_id"] == first["run_id"]
