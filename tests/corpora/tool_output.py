@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from tests.corpora.kinds import is_held_out
 
-__all__ = ["ToolOutput", "tool_outputs"]
+__all__ = ["ToolOutput", "tool_outputs", "unseen_outputs"]
 
 _FOLDER = Path(__file__).parent / "tools"
 _MARK = "==> "
 
 
 class ToolOutput(NamedTuple):
-    """One piece of one command's output, at most ten lines."""
+    """One piece of one command's output: a few lines."""
 
     family: str
     command: str
@@ -31,7 +31,16 @@ class ToolOutput(NamedTuple):
 def tool_outputs() -> Iterator[ToolOutput]:
     """All records, family by family."""
     for path in sorted(_FOLDER.glob("*.txt")):
-        text = path.read_text(encoding="utf-8")
-        for record in text.removeprefix(_MARK).split("\n" + _MARK):
-            command, _, output = record.partition("\n")
-            yield ToolOutput(path.stem, command, output.removesuffix("\n"))
+        yield from _records(path)
+
+
+def unseen_outputs() -> Iterator[ToolOutput]:
+    """The records that were made when the rules were done."""
+    yield from _records(_FOLDER.with_name("unseen_tools.txt"))
+
+
+def _records(path: Path) -> Iterator[ToolOutput]:
+    text = path.read_text(encoding="utf-8")
+    for record in text.removeprefix(_MARK).split("\n" + _MARK):
+        command, _, output = record.partition("\n")
+        yield ToolOutput(path.stem, command, output.removesuffix("\n"))
