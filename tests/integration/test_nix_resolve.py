@@ -6,6 +6,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from mfm_ops.machine.errors import TransportFailure
 from tests.integration.mfm_process import ROOT
 from tests.integration.nix_flakes import (
     GOOD,
+    NIX_CONFIG,
     SYSTEM,
     Flakes,
     counting_nix,
@@ -351,10 +353,10 @@ async def test_an_input_must_be_locked_and_no_lock_is_written(
     )
     assert (await flakes.resolve(app)).kind == "app"
     lock = tmp_path / "flake.lock"
-    lock.write_text(lock.read_text().replace('"sha256-', '"sha256-AAAA').replace("=", "", 1))
+    lock.write_text(re.sub(r'"sha256-[^"]*"', f'"sha256-{"A" * 43}="', lock.read_text()))
     before = lock.read_bytes()
-    code, _ = await flakes.failure(app)
-    assert (code, lock.read_bytes()) == ("nix_eval_failed", before)
+    assert await flakes.failure(app) == ("nix_eval_failed", "hash_mismatch")
+    assert lock.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -453,6 +455,16 @@ async def test_a_program_that_is_no_nix_says_so(flakes: Flakes, tmp_path: Path) 
     assert (await flakes.failure(ref(flakes, "good", "say"), site))[0] == "nix_stdout_invalid_json"
 
 
+async def test_a_nix_that_crashes_is_told_from_one_that_refuses(
+    flakes: Flakes, tmp_path: Path
+) -> None:
+    program = tmp_path / "nix"
+    program.write_text("#!/bin/sh\nkill -ABRT $$\n")
+    program.chmod(0o755)
+    site = flakes.site(policy=NixPolicy(program=str(program)))
+    assert await flakes.failure(ref(flakes, "good", "say"), site) == ("nix_eval_failed", "crashed")
+
+
 # Two at once.
 
 
@@ -540,6 +552,13 @@ async def test_a_deadline_stops_nix_and_its_builders(flakes: Flakes, tmp_path: P
     assert await flakes.failure(app, timeout_ms=1_500) == ("nix_timeout", "realise")
     assert processes_with(mark) == []
     assert processes_with(str(tmp_path)) == []
+
+
+async def test_nixs_own_limit_on_builds_is_told_from_ours(flakes: Flakes, tmp_path: Path) -> None:
+    app, mark = slow(tmp_path)
+    site = flakes.site(environ={"NIX_CONFIG": f"{NIX_CONFIG}timeout = 1\n"})
+    assert await flakes.failure(app, site) == ("nix_build_failed", "build_timeout")
+    assert processes_with(mark) == []
 
 
 async def test_a_cancelled_call_stops_nix_and_its_builders(flakes: Flakes, tmp_path: Path) -> None:
