@@ -33,41 +33,44 @@ class FoldRules:
         self._ended = False
         self._states: dict[str, int] = {}
         self._attempts: dict[str, int] = {}
-        self._facts: dict[str, str] = {}
+        self._facts: dict[str, str | None] = {}
 
-    def accepts(self, reading: Reading) -> bool:
+    def accepts(self, readings: Iterable[Reading]) -> bool:
         """See `Rules.accepts`."""
-        kernel, name, state_id, attempt, key, payload_id, _, _, _ = reading
-        if not kernel:
-            return self._started and self._accepts_domain(name, key, payload_id)
-        if name == "RunStarted":
-            first, self._started = not self._started, True
-            return first
-        if not self._started or self._ended:
-            return False
-        if state_id is None:
-            self._ended = True
-            return True
-        states = self._states
-        if name == "StateCompleted":
-            stands = states.get(state_id)
-            states[state_id] = _COMPLETED
-            return stands == _OPEN
-        if name == "StateEntered":
-            stands = states.get(state_id, 0)
-            states[state_id] = _OPEN
-            if attempt:
-                self._attempts[state_id] = attempt
-            return stands == attempt
-        stands = states.get(state_id)
-        states[state_id] = self._attempts.get(state_id, 0) + 1
-        return stands == _OPEN
-
-    def _accepts_domain(self, name: str, key: str | None, payload_id: str | None) -> bool:
-        if name == ev.DOMAIN_EVENT_FACT_RECORDED:
-            if key is None or payload_id is None:
+        states, facts = self._states, self._facts
+        for kernel, name, state_id, attempt, key, payload_id, _, _, _ in readings:
+            if not kernel:
+                if name == ev.DOMAIN_EVENT_FACT_RECORDED and key is not None:
+                    right = self._started and facts.setdefault(key, payload_id) == payload_id
+                else:
+                    right = self._started and self._accepts_domain(name, key)
+            elif not self._started or self._ended or state_id is None:
+                right = self._accepts_end(name)
+            elif name == "StateCompleted":
+                right = states.get(state_id) == _OPEN
+                states[state_id] = _COMPLETED
+            elif name == "StateEntered":
+                right = states.get(state_id, 0) == attempt
+                states[state_id] = _OPEN
+                if attempt:
+                    self._attempts[state_id] = attempt
+            else:
+                right = states.get(state_id) == _OPEN
+                states[state_id] = self._attempts.get(state_id, 0) + 1
+            if not right:
                 return False
-            return self._facts.setdefault(key, payload_id) == payload_id
+        return True
+
+    def _accepts_end(self, name: str) -> bool:
+        """Whether a kernel event may begin or end the run, or stand outside of it."""
+        if name == "RunStarted":
+            right, self._started = not self._started, True
+        else:
+            right = self._started and not self._ended and name == "RunCompleted"
+            self._ended = True
+        return right
+
+    def _accepts_domain(self, name: str, key: str | None) -> bool:
         if name == ev.EVENT_IO_INTENT:
             return key is not None
         return name in _ALWAYS or not ev.is_engine_owned(name)

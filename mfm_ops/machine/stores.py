@@ -152,13 +152,14 @@ class StoredRun(NamedTuple):
 class StoredArtifact(NamedTuple):
     """An artifact as an audit finds it; whatever is damaged may be of any type.
 
-    `chunks` are its bytes, and raise OSError where they cannot be read. `kind` is canonical JSON.
+    `data` are its bytes, or yields them in pieces and raises OSError where they cannot be read.
+    `kind` is canonical JSON.
     """
 
     artifact_id: str
     kind: str
     size: int
-    chunks: Iterable[bytes]
+    data: bytes | Iterable[bytes]
 
 
 class StoreAudit(Protocol):

@@ -261,4 +261,4 @@ class _MemoryAudit:
     def _stored(self, artifact_id: ArtifactId) -> StoredArtifact:
         kind, data = self._artifacts[artifact_id]
         text = canonical_json_bytes(kind.model_dump(mode="json")).decode()
-        return StoredArtifact(artifact_id, text, len(data), (data,))
+        return StoredArtifact(artifact_id, text, len(data), data)

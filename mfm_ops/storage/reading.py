@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -31,7 +31,7 @@ OTHER: Final = '{"Other":"EventPayload"}'
 _NONE: Final[tuple[str, ...]] = ()
 _SNAPSHOTS: Final = (SNAPSHOT,)
 _FACT_KINDS: Final[tuple[str, ...]] = (PAYLOAD,)
-_META: Final = (("request_id", REQUEST), ("policy_digest", POLICY))
+_ASKED_KINDS: Final[tuple[str, ...]] = (PAYLOAD, REQUEST)
 # Half the time of calling the class.
 _new: Final = tuple.__new__
 _HEX_DIGITS: Final = "0123456789abcdef"
@@ -95,8 +95,8 @@ class Reading(NamedTuple):
 class Rules(Protocol):
     """Checks one run's events against the rules of their kind, in order."""
 
-    def accepts(self, reading: Reading) -> bool:
-        """Whether the next event is surely right; after a False only `explain` knows."""
+    def accepts(self, readings: Iterable[Reading]) -> bool:
+        """Whether the next events are surely right; after a False only `explain` knows."""
 
     def explain(self, bodies: Iterable[bytes]) -> tuple[int, str] | None:
         """The first event that breaks a rule, and the reason; None if all are right.
@@ -206,16 +206,16 @@ def _plain(text: str) -> dict[str, Json] | None:
     return members if holds_only_json(value, MAX_DEPTH - _DEPTH_OF_PAYLOAD) else None
 
 
-def _fact(key: str, payload_id: str, meta: Json) -> Reading:
+def _fact(key: str, payload_id: str, meta: Any) -> Reading:
     artifacts: tuple[str, ...] = (payload_id,)
     kinds = _FACT_KINDS
-    if isinstance(meta, dict):
+    if type(meta) is dict:
         # What a transport calls an id otherwise need not be an artifact's.
-        for word, kind in _META:
-            named = meta.get(word)
-            if named is not None and _is_id(named):
-                artifacts += (cast(str, named),)
-                kinds += (kind,)
+        request_id, policy_id = meta.get("request_id"), meta.get("policy_digest")
+        if request_id is not None and _is_id(request_id):
+            artifacts, kinds = (payload_id, request_id), _ASKED_KINDS
+        if policy_id is not None and _is_id(policy_id):
+            artifacts, kinds = (*artifacts, policy_id), (*kinds, POLICY)
     fields = (False, "fact_recorded", None, 0, key, payload_id, artifacts, kinds, _NONE)
     return _new(Reading, fields)
 

@@ -86,7 +86,7 @@ class _Survey:
 
     def take(self, reading: Reading) -> None:
         """Note what the next event says."""
-        if not self.doubtful and not self.rules.accepts(reading):
+        if not self.doubtful and not self.rules.accepts([reading]):
             self.doubtful = True
         for artifact_id, kind in zip(reading.artifacts, reading.kinds, strict=True):
             self.kinds.setdefault(artifact_id, kind)
