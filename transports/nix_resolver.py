@@ -5,7 +5,7 @@ In this order: what the ref means now, what its app is, building it, what was bu
 """
 
 # Plain calls of os: pathlib resolves and normalises more than is wanted here.
-# ruff: noqa: PTH100, PTH103, PTH115, PTH116, PTH118
+# ruff: noqa: PTH100, PTH103, PTH108, PTH115, PTH116, PTH118, PTH211
 
 import asyncio
 import hashlib
@@ -14,6 +14,7 @@ import posixpath
 import shutil
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
@@ -96,10 +97,10 @@ class _Ask(NamedTuple):
 
 @dataclass(slots=True)
 class _Flight:
-    """One resolution under way, and how many wait for it. `rooted` is whose roots protect it."""
+    """One resolution under way, and how many wait for it. `rooted` is where its root is made."""
 
     rooted: str | None
-    task: asyncio.Task[tuple[Resolution, tuple[str, ...]]] | None = None
+    task: asyncio.Task[Resolution] | None = None
     waiting: int = 0
     step: list[Step] = field(default_factory=lambda: ["metadata"])
 
@@ -136,13 +137,12 @@ class Resolver:
         flight = self._flights.get(ask)
         if flight is None:
             flight = self._flights[ask] = _Flight(roots)
+            _put_link(roots, None)
             flight.task = asyncio.create_task(self._fly(ask, flight))
+        elif roots != flight.rooted:
+            _put_link(roots, flight.rooted)
         with anyio.CancelScope(deadline=deadline) as in_time:
-            resolution, built = await self._join(ask, flight)
-            if roots != flight.rooted:
-                flight.step[0] = "realise"
-                await self._run(nix_commands.realise(built, roots), flight.step)
-            return resolution
+            return await self._join(ask, flight)
         assert in_time.cancelled_caught
         raise TransportFailure(
             error_info(
@@ -177,7 +177,7 @@ class Resolver:
         name = hashlib.sha256(f"{ask.target}#{ask.name}".encode()).hexdigest()[:32]
         return os.path.join(directory, name)
 
-    async def _join(self, ask: _Ask, flight: _Flight) -> tuple[Resolution, tuple[str, ...]]:
+    async def _join(self, ask: _Ask, flight: _Flight) -> Resolution:
         """Wait for `flight`; whoever leaves last before its end takes it down."""
         assert flight.task is not None
         flight.waiting += 1
@@ -192,7 +192,7 @@ class Resolver:
                 with anyio.CancelScope(shield=True):
                     await _outwait(flight.task)
 
-    async def _fly(self, ask: _Ask, flight: _Flight) -> tuple[Resolution, tuple[str, ...]]:
+    async def _fly(self, ask: _Ask, flight: _Flight) -> Resolution:
         step = flight.step
         flake = _read(parse_metadata, await self._run(nix_commands.metadata(ask.target), step))
         self._require_allowed(flake, ask)
@@ -207,7 +207,7 @@ class Resolver:
         info = _read(lambda stdout: parse_path_info(stdout, store_path), said)
         if info is None:
             raise nix_failure("collected")
-        resolution = Resolution(
+        return Resolution(
             program_path=app.program,
             app=ask.app,
             kind=app.kind,
@@ -221,7 +221,6 @@ class Resolver:
             system=self._system,
             nix_version=app.nix_version,
         )
-        return resolution, built
 
     def _require_allowed(self, flake: FlakeMetadata, ask: _Ask) -> None:
         policy = self._site.policy
@@ -266,7 +265,23 @@ class Resolver:
         return NixProcesses(os.path.abspath(found), environment, stderr_sink=self._stderr_sink)
 
 
-async def _outwait(task: asyncio.Task[tuple[Resolution, tuple[str, ...]]]) -> None:
+def _put_link(link: str | None, target: str | None) -> None:
+    """Make way at `link` for a root, or let it hold another run's: `target`, before it is there.
+
+    Whoever removes roots keeps those that are held so.
+    """
+    if link is None:
+        return
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(link)
+        if target is not None:
+            os.symlink(target, link)
+    except OSError:
+        raise nix_failure("root_failed") from None
+
+
+async def _outwait(task: asyncio.Task[Resolution]) -> None:
     """Wait for a cancelled task's end, which is bounded, through any number of cancellations."""
     while not task.done():
         try:

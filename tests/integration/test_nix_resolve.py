@@ -632,19 +632,23 @@ async def test_a_run_protects_what_it_resolved(flakes: Flakes, tmp_path: Path) -
     assert delete()
 
 
-async def test_who_joins_from_another_run_gets_a_root_of_its_own(
+async def test_who_joins_from_another_run_shares_the_commands_and_holds_their_root(
     flakes: Flakes, tmp_path: Path
 ) -> None:
     roots = tmp_path / "roots"
-    resolver = Resolver(flakes.site(roots=roots))
+    program, log = counting_nix(tmp_path / "bin")
+    resolver = Resolver(flakes.site(policy=NixPolicy(program=str(program)), roots=roots))
     app = parse_app_ref(ref(flakes, "good", "say"))
     async with anyio.create_task_group() as group:
         for run in ("first", "second"):
             group.start_soon(lambda run: resolver.resolve(app, run=run, timeout_ms=30_000), run)
-    targets = {
-        run: [path.readlink() for path in (roots / run).iterdir()] for run in ("first", "second")
-    }
-    assert targets["first"] == targets["second"] != []
+    assert len(log.read_text().splitlines()) == 4
+    (root,) = (roots / "first").iterdir()
+    (held,) = (roots / "second").iterdir()
+    assert held.readlink() == root
+    # Asking again by itself, it gets a root of its own.
+    await resolver.resolve(app, run="second", timeout_ms=30_000)
+    assert held.readlink() == root.readlink()
 
 
 async def test_where_no_root_can_be_made_nothing_is_resolved(
