@@ -18,7 +18,8 @@ from mfm_ops.machine.secret_keys import (
 __all__ = ["is_assigned", "is_documented"]
 
 _DOCUMENTED = re.compile(
-    r"(?:user|my|db|some|your)?[-_]?(?:pass|password|passwd|pwd|pw|secret|token|key|port)",
+    r"(?:user|my|db|some|your)?[-_]?(?:pass|password|passwd|pwd|pw|secret|token|key|port)[0-9]?"
+    r"|hunter2|s3cr3t|secr3t|p[@4]ssw[o0]rd[0-9]{0,3}!?|geheim\$parole",
     re.IGNORECASE,
 )
 
@@ -63,6 +64,14 @@ _LOGIN = re.compile(r"\blogin\s{1,8}\S{1,128}\s{1,8}password\s{1,8}(\S{4,128})")
 _TWO_WORDS = re.compile(
     r"(?m)^[ \t]{0,64}([A-Za-z_-]{3,32})[ \t]{1,64}([^\s\"']{6,128})[ \t]{0,16}$"
 )
+_YAML_PAIR = re.compile(
+    r"""\b(?:name|key): {1,4}["']?([\w.-]{2,64})["']?[ \t]{0,16}\r?\n[ \t-]{0,64}"""
+    r"""value: {1,4}["']?([^\s"']{1,256})""",
+    re.ASCII | re.IGNORECASE,
+)
+_ATTRIBUTE = re.compile(
+    r"""\bname=["']([\w:. -]{2,64})["']\s{0,4}>\s{0,16}([^<>\n]{1,256}?)\s{0,16}<""", re.ASCII
+)
 _COOKIE = re.compile(r"(?i)\bcookie\\?[\"']?: ?\\?[\"']?([^\r\n]{1,4096})")
 
 
@@ -82,7 +91,11 @@ def is_assigned(text: str) -> bool:
             return True
     if "</" in text and any(_field(name, value) for name, value in _ELEMENT.findall(text)):
         return True
-    if "=" in text and any(_field(name, value) for name, value in _PAIR.findall(text)):
+    if "=" in text and any(_field(*pair) for pair in _PAIR.findall(text)):
+        return True
+    if "alue:" in text and any(_field(*pair) for pair in _YAML_PAIR.findall(text)):
+        return True
+    if "name=" in text and any(_field(*pair) for pair in _ATTRIBUTE.findall(text)):
         return True
     if any(_cookie_exposes(found[1]) for found in _COOKIE.finditer(text)):
         return True
@@ -105,7 +118,9 @@ def _is_pair(text: str) -> bool:
 
 def _is_likely(value: str) -> bool:
     return is_word_phrase(value) or (
-        looks_generated(value) and any(char.isdigit() for char in value)
+        not is_documented(value)
+        and looks_generated(value)
+        and any(char.isdigit() for char in value)
     )
 
 
@@ -149,7 +164,7 @@ def _value_exposes(
     if value.isdigit():
         return len(value) >= 4 and sign == "=" and "pass" in name.lower()
     if looks_generated(value):
-        return value.lower() != name.lower()
+        return value.lower() != name.lower() and not is_documented(value)
     return is_word_phrase(value)
 
 
@@ -192,7 +207,7 @@ def _code_like(value: str) -> bool:
 def _quoted_value(value: str, name: str, strength: Strength, *, as_field: bool) -> bool:
     if strength is Strength.RANDOM:
         return looks_random(value)
-    if looks_generated(value) or is_word_phrase(value):
+    if is_word_phrase(value) or (looks_generated(value) and not is_documented(value)):
         return True
     # A quoted name and value, or a line of their own, are JSON or YAML: fields, then.
     return as_field and not _code_like(value) and exposes(strength, value, name)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mfm_ops.machine.secret_keys import Strength, exposes
+from mfm_ops.machine.secret_keys import Strength, exposes, looks_random
 
 __all__ = ["rule_in_command"]
 
@@ -40,6 +40,12 @@ _MAX_COMMAND_CHARS = 512
 _LINES = (
     re.compile(r"""\becho +(?:-n +)?["']?([^"'\n|]{4,128}?)["']? *\| *sudo +(?:-\w+ +)*-S\b"""),
     re.compile(r"""\becho +(?:-n +)?["']?[\w.-]{1,64}:([^"'\n|]{4,128}?)["']? *\| *chpasswd\b"""),
+    re.compile(
+        r"""\b(?:echo|printf) +(?:-n +)?["']?([^"'\n|%]{4,128}?)["']? *\| *"""
+        r"""(?:docker secret create|gh secret set"""
+        r"""|[\w ./-]{1,64} --(?:password-stdin|stdin|passphrase-fd))\b"""
+    ),
+    re.compile(r"""\blftp [^\n]{0,100}?-u[ =]?["']?[\w.-]{1,64},([^\s"']{3,128})"""),
     re.compile(r"""\bnet use [^\n]{0,200}?/user:\S{1,64} +(?!/)(\S{4,128})"""),
     re.compile(
         r"""assword:?[^\n]{0,20}"\s{0,8}\n?\s{0,8}send(?: --)? +"([^"\n]{4,128}?)(?:\\r|\\n)?\""""
@@ -50,6 +56,9 @@ _LINES = (
         r"""[^\s:"'<$-][^\s:"'<]{0,64}:([^\s"']{3,128})"""
     ),
     re.compile(r"""\bsmbclient\b[^\n]{0,200}? -U[ =]?["']?[\w.\\/-]{1,64}%([^\s"']{3,128})"""),
+)
+_CURL_COOKIE = re.compile(
+    r"""\bcurl\b[^\n|;]{0,300}? (?:-b|--cookie)[ =]?["']?[^"'\n=]{1,64}=([^\s"';]{16,256})"""
 )
 _SAMPLES = frozenset(("password", "passwd", "pass", "pwd", "secret", "passphrase", "your_password"))
 
@@ -73,6 +82,9 @@ def rule_in_command(text: str) -> str | None:
             at = word.end()
         if _holds_password(found[1], words):
             return "command_password"
+    for found in _CURL_COOKIE.finditer(text):
+        if looks_random(found[1]):
+            return "command_cookie"
     return None
 
 

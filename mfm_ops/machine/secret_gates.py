@@ -30,7 +30,7 @@ ALL_OPEN = Gates(True, True, True, True, True, True, True)
 _LOWER = bytes(range(256)).lower()
 _NO_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha() or byte > 127)
 _ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_PART = rb"[^\x00-\x20\x7f-\xff/?#@\\\"']"
+_PART = rb"[^\x00-\x20\x7f-\xff/?@\\\"']"
 _USER = rb"[^\x00-\x20\x7f-\xff/?#@\\\"':]"
 # Possessive, for a long row of colons must not be tried again from each of its places.
 _USERINFO = re.compile(
@@ -47,14 +47,23 @@ LINES = (b":$", b":{S", b"sig=", b"ature=", b"?key=", b"&key=", b":543", b":6432
 MARKS = (
     *(b"mysql", b"maria", b"sshpass", b"redis-cli", b"ldap", b"login", b"curl", b"mongo"),
     *(b"sqlcmd", b"bcp", b"zip", b"7z", b"rdp", b"rdesktop", b"ipmitool", b"sudo", b"smbclient"),
-    *(b"net use", b"htpasswd", b"chpasswd", b"assword:"),
+    *(
+        b"net use",
+        b"lftp",
+        b"secret create",
+        b"secret set",
+        b"-stdin",
+        b"htpasswd",
+        b"chpasswd",
+        b"assword:",
+    ),
 )
 
 # Every sensitive name and every rule over text needs one of the words below, or one of these
 # before "key". A test holds them to `SENSITIVE_NAMES`.
 _BEFORE_KEY = (
     *(b"app", b"admin", b"hmac", b"signer", b"wallet", b"deploy", b"license", b"service"),
-    *(b"role", b"subscription", b"storage", b"crypt", b"root", b"write"),
+    *(b"role", b"static", b"subscription", b"storage", b"crypt", b"root", b"write"),
     *(b"private", b"priv", b"prv", b"api", b"access", b"account", b"signing", b"encryption"),
     *(b"master", b"shared", b"secret", b"user"),
 )

@@ -6,11 +6,30 @@ Pure; `secret_shapes` asks it about a run that no known shape explains.
 import re
 from itertools import pairwise
 
-__all__ = ["LOWER_TOKEN", "is_drawn", "is_issued"]
+__all__ = ["is_drawn", "is_issued", "is_lower_token"]
 
 # Issuers like to say in the prefix what a token is. Publishable keys (`pk`) are no secrets, and
 # `key` or `api` before a hexadecimal body is more often the name of a digest.
-LOWER_TOKEN = re.compile(
+# Where small letters and digits alone are drawn, they may as well be a digest: not behind one of
+# the words that digests and identifiers stand behind, and a dash is for versions and file names.
+_LABELS = (
+    "sha[0-9]*|md5|hash|digest|commit|rev|git|tree|blob|block|tx|txn|addr|address|id|uuid|guid|key"
+    "|tmp|temp|run|job|task|msg|message|user|obj|object|evt|event|req|request|trace|span|file|img"
+    "|image|cache|node|host|pod|container|network|volume|vol|layer|build|step|test|item|doc|page"
+    "|asset|chunk|part|index|main|app|lib|pkg|name|data|type|state|version|release|etag|nonce|salt"
+    "|iv|mac|checksum|sum|fingerprint|cert|pub|public|pk|store|entry|record|row|log|session|order"
+    "|cus|ch|pi|sub|price|prod|in|acct|evt|batch|thread|asst|call|resp|chatcmpl|toolu|srv"
+)
+_DRAWN_LOWER = r"(?=[a-z]{0,12}[0-9])(?=[0-9]{0,12}[a-z])"
+_HEX_TOKEN = re.compile(
+    (
+        rf"(?:[a-z]{{2,8}}_)?(?!(?:{_LABELS})_)[a-z]{{2,8}}_{_DRAWN_LOWER}"
+        r"[0-9a-f]{32,128}(?:_[0-9a-f]{4,16})?"
+        rf"|(?!(?:{_LABELS})[_-])[a-z]{{2,8}}[_-]{_DRAWN_LOWER}"
+        r"(?=[0-9a-f]{0,39}[g-z])[a-z0-9]{40,128}"
+    ).encode()
+)
+_LOWER_TOKEN = re.compile(
     rb"(?!p(?:k|ub)[_-])(?:[a-z][a-z0-9]{0,11}[_-]){0,3}(?:sk|rk|pat|sat|secret|token|tkn|apikey|live|oauth|pw)[_-]"
     rb"(?=[a-z]{0,15}[0-9])(?=[0-9]{0,15}[a-z])[a-z0-9]{32,128}"
 )
@@ -29,6 +48,11 @@ _CLASSES = bytes(
     48 if 48 <= byte <= 57 else 65 if 65 <= byte <= 90 else 97 if 97 <= byte <= 122 else 45
     for byte in range(256)
 )
+
+
+def is_lower_token(run: bytes) -> bool:
+    """Whether a run of small letters, digits and marks is a token behind a prefix."""
+    return _LOWER_TOKEN.fullmatch(run) is not None or _HEX_TOKEN.fullmatch(run) is not None
 
 
 def is_issued(run: bytes, before: bytes) -> bool:
@@ -52,7 +76,7 @@ def is_issued(run: bytes, before: bytes) -> bool:
         at = found.end()
     if not (telling or worded):
         return False  # two letters and a dash begin one blob of a hundred
-    body = run[at : at + _MAX_BODY_BYTES].partition(b".")[0]
+    body = max(run[at : at + _MAX_BODY_BYTES].split(b"."), key=len)
     if len(body) < (16 if telling else 28):
         return False
     return is_drawn(body, least=1, share=7) if telling else is_drawn(body)

@@ -118,5 +118,11 @@ SHAPES: tuple[tuple[str, str, str, bool], ...] = (
     ("fly_token", r"fm[12][ar]?_", _B62 + "{16,}", False),
     ("harness_token", r"[ps]at\.", _URL64 + r"{22}\.[0-9a-zA-Z]{24}\.", False),
     ("typeform_token", r"tfp_", _URL64 + "{30,}", False),
+    ("axiom_token", r"xa[ap]t-", r"[0-9a-f-]{36}", False),
+    ("unkey_key", r"unkey_", _B62 + "{20,}", False),
+    ("voyage_key", r"pa-", _URL64 + r"{43}(?![\w-])", True),
+    ("helicone_key", r"sk-helicone-", r"(?:[a-z0-9]{7}-){3}[a-z0-9]{7}", False),
+    ("infisical_token", r"st\.", r"[0-9a-f]{24}\.[0-9a-f]{32}\.[0-9a-f]{32}", False),
+    ("incident_key", r"inc_", r"[0-9a-f]{64}", False),
     ("bip38_key", r"6P", r"[1-9A-HJ-NP-Za-km-z]{56}\b", True),
 )

@@ -13,7 +13,14 @@ from mfm_ops.machine.secret_assigned import is_assigned
 from mfm_ops.machine.secret_commands import rule_in_command
 from mfm_ops.machine.secret_encoded import MAX_LAYERS
 from mfm_ops.machine.secret_gates import ALL_OPEN, Gates
-from mfm_ops.machine.secret_keys import Strength, exposes, name_strength
+from mfm_ops.machine.secret_keys import (
+    Strength,
+    exposes,
+    is_word_phrase,
+    looks_generated,
+    looks_random,
+    name_strength,
+)
 from mfm_ops.machine.secret_phrases import is_phrase
 from mfm_ops.machine.secret_text import rule_in_text
 from mfm_ops.machine.secrets import SecretFinding
@@ -73,6 +80,8 @@ def first_secret(root: Json, gates: Gates, *, layers: int = 0) -> SecretFinding 
                 return SecretFinding(_pointer(visit.place), "bip39_phrase")
             if gates.commands and _is_argv(value) and rule_in_command(_command_line(value)):
                 return SecretFinding(_pointer(visit.place), "command_password")
+            if len(value) == 2 and _is_pair(value):
+                return SecretFinding(_pointer(visit.place), "sensitive_key")
             pending.extend(reversed(_items(value, visit)))
     return None
 
@@ -138,6 +147,15 @@ def _items(value: list[Json], visit: _Visit) -> list[_Visit]:
         is_flag = isinstance(item, str) and item.startswith("-") and item[1:].strip("-").isascii()
         flag = item if is_flag and isinstance(item, str) and "=" not in item else None
     return items
+
+
+def _is_pair(value: list[Json]) -> bool:
+    """`["password", "..."]`, as headers and rows are written; two names are no pair."""
+    name, text = value
+    if not (isinstance(name, str) and isinstance(text, str)) or name.startswith("-"):
+        return False
+    likely = looks_generated(text) or looks_random(text) or is_word_phrase(text)
+    return likely and exposes(name_strength(name), text, name)
 
 
 def _is_private_jwk(value: dict[str, Json]) -> bool:

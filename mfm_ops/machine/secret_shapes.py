@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 
-from mfm_ops.machine.secret_issued import LOWER_TOKEN, is_issued
+from mfm_ops.machine.secret_issued import is_issued, is_lower_token
 from mfm_ops.machine.secret_issuers import SHAPES
 
 __all__ = ["MIN_RUN_BYTES", "looks_encoded", "run_rule", "runs"]
@@ -95,11 +95,12 @@ def run_rule(run: bytes, before: bytes) -> str | None:
             if _ASANA.search(before):
                 return "asana_token"
             return "webhook_url" if before.endswith(b"/IncomingWebhook/") else None
-        return None
+        # Its prefix happens to be hexadecimal too.
+        return "firecrawl_key" if run.startswith(b"fc-") and len(run) == 35 else None
     run = run.lstrip(b"-_.")
     if run.islower() and not _ANY_PREFIX.match(run) and b"-us" not in run:
         # Identifiers, paths: nearly all shapes below have capitals.
-        return "issued_token" if LOWER_TOKEN.fullmatch(run) else None
+        return "issued_token" if is_lower_token(run) else None
     if run.startswith(b"eyJ") and _is_jose(run):
         return "jwt"
     if run.startswith(_PEM64):

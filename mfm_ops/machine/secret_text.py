@@ -73,7 +73,7 @@ def _rule_below(text: str, data: bytes, layers: int) -> str | None:
 
 
 # As in `secret_gates`: what JSON escapes, or what UTF-8 lengthens, is no part of it.
-_PART = r"[^\x00-\x20\x7f-\U0010ffff/?#@\\\"']"
+_PART = r"[^\x00-\x20\x7f-\U0010ffff/?@\\\"']"
 _USER = r"[^\x00-\x20\x7f-\U0010ffff/?#@\\\"':]"
 # A Sentry address names its public key as the user: no secret, and read by browsers.
 _USERINFO = re.compile(
@@ -96,6 +96,7 @@ def _userinfo(text: str) -> bool:
 _BRAINTREE = re.compile(r"access_token\$\w{1,16}\$[a-z0-9]{16}\$[0-9a-f]{32}")
 _KEY_BLOCK = re.compile(
     r"-{4,5} ?BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+    r"|-----BEGIN OpenVPN Static key V1-----"
     r"|PuTTY-User-Key-File-[0-9]: [^\n]{0,80}\n"
     r"|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----"
 )
