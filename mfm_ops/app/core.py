@@ -283,10 +283,12 @@ class App:
     def engine(self, build: Any, watch: Watch, seen: Seen) -> Engine:
         """An engine under the settings' policy; `seen` learns which run it drives."""
         from mfm_ops.runtime.executor import Engine
+        from mfm_ops.sdk.child_planner import ChildRunPlanner
         from mfm_ops.sdk.planner import build_plan
 
         def observe(envelope: EventEnvelope) -> None:
-            seen.run_id = envelope.run_id
+            # The first one that is heard of: the others are its children.
+            seen.run_id = seen.run_id or envelope.run_id
             if watch.on_event:
                 watch.on_event(envelope)
 
@@ -296,4 +298,5 @@ class App:
             build=build,
             policy=self.settings.site_policy(),
             observer=observe,
+            child_planner=ChildRunPlanner(self.ops),
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.machine.ids import IdValidationError, OpId
+from mfm_ops.machine.transport import CHILD_RUN_GROUP
 from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.sdk.operation import AnyOperation, Operation
 
@@ -187,9 +188,14 @@ def built_in_factories(
         place = None if keystore_dir is None else str(keystore_dir)
         return KeystoreFactory(place, keystore_named)
 
+    def children() -> LiveIoTransportFactory:
+        raise NotImplementedError("the engine serves this group itself")
+
     factories: list[LiveIoTransportFactory] = [
         _Deferred("exec", exec_factory),
         _Deferred("local.keystore", keystore_factory),
+        # So that it is listed, and nobody else's.
+        _Deferred(CHILD_RUN_GROUP, children),
     ]
     if nix_site is not None:
         factories.append(_Deferred("nix.exec", partial(nix_factory, nix_site)))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mfm_ops.machine.engine import RunResult
     from mfm_ops.machine.errors import StateError
     from mfm_ops.machine.ids import ArtifactId, OpId
+    from mfm_ops.runtime.records import RunHistory
     from mfm_ops.sdk.operation import AnyOperation
     from mfm_ops.storage.sqlite import SqliteStore
 
@@ -22,7 +23,8 @@ __all__ = ["Outcome", "outcome_of"]
 class Outcome(NamedTuple):
     """How a run stands after it was driven. `outputs` are the exports by port.
 
-    `failure` is the error that ended a failed run, `waits_for` the fact keys of a parked one.
+    `failure` is the error that ended a failed run, `waits_for` the fact keys of a parked one, or
+    of the children that it waits for.
     """
 
     result: RunResult
@@ -64,6 +66,8 @@ async def outcome_of(
         history = await read_history(store, result.run_id)
         failure = history.failure
         waits_for = tuple(str(key) for key in history.unknown_effects)
+        if result.phase is RunPhase.Running and not waits_for:
+            waits_for = await _waits_below(store, history)
     return Outcome(
         result=result,
         manifest=manifest,
@@ -73,3 +77,14 @@ async def outcome_of(
         failure=failure,
         waits_for=waits_for,
     )
+
+
+async def _waits_below(store: SqliteStore, history: RunHistory) -> tuple[str, ...]:
+    from mfm_ops.app.family import children_json, parked_below
+
+    keys: list[str] = []
+    for child in parked_below(await children_json(store, history)):
+        waits = child["waits_for"]
+        assert isinstance(waits, list)
+        keys += map(str, waits)
+    return tuple(keys)

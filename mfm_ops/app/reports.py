@@ -52,10 +52,7 @@ async def resolve_run(store: AnyStore, reference: str) -> RunId:
         SettingsFailure: `run_id_ambiguous`, with some of the ids that match.
     """
     if reference == NEWEST:
-        newest = await store.list_runs(limit=1)
-        if newest:
-            return newest[0].run_id
-        raise _no_run(reference)
+        return await _newest(store)
     try:
         prefix = str(RunId(reference))
     except IdValidationError:
@@ -75,6 +72,22 @@ async def resolve_run(store: AnyStore, reference: str) -> RunId:
             matches=[str(run.run_id) for run in found],
         )
     )
+
+
+async def _newest(store: AnyStore) -> RunId:
+    """The newest run that somebody started; its children are newer."""
+    from mfm_ops.runtime.history import fold
+
+    looked_at, limit = 0, 1
+    while True:
+        runs = await store.list_runs(limit=limit)
+        for run in runs[looked_at:]:
+            opening = await store.read_range(run.run_id, 1, 2)
+            if fold(run.run_id, opening).child_of is None:
+                return run.run_id
+        if len(runs) < limit:
+            raise _no_run(NEWEST)
+        looked_at, limit = limit, limit * 16
 
 
 def _no_run(reference: str) -> StorageFailure:

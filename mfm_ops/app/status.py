@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mfm_ops.app.family import children_json, parent_json, parked_below
 from mfm_ops.app.reports import member, read_history, resolve_run
 from mfm_ops.machine.canonical import Json, parse_strict
 from mfm_ops.machine.codes import hint_for
@@ -21,6 +22,7 @@ async def run_status(store: AnyStore, reference: str) -> dict[str, Json]:
     run_id = await resolve_run(store, reference)
     history = await read_history(store, run_id)
     failed = history.failure if history.status is not None else None
+    children = await children_json(store, history)
     return {
         "run_id": str(run_id),
         "op_id": str(history.op_id),
@@ -39,6 +41,9 @@ async def run_status(store: AnyStore, reference: str) -> dict[str, Json]:
             await _effect_json(store, intent) for intent in history.unknown_effects.values()
         ],
         "forked_from": _fork_json(history),
+        "child_of": parent_json(history),
+        "children": [*children],
+        "parked_children": [child["run_id"] for child in parked_below(children)],
         "cancel_requested": history.cancel_requested,
         "driver": _driver_json(history),
         "final_snapshot_id": _text_or_none(history.final_snapshot_id),

@@ -20,7 +20,7 @@ __all__ = ["pass_through", "progress"]
 def progress() -> Callable[[EventEnvelope], None]:
     """An observer that writes to this process's standard error."""
     paint = Painter(sys.stderr)
-    entered: dict[str, int] = {}
+    entered: dict[tuple[str, str], int] = {}
 
     def observe(envelope: EventEnvelope) -> None:
         if envelope.event.variant != "Kernel":
@@ -31,12 +31,14 @@ def progress() -> Callable[[EventEnvelope], None]:
             case "RunStarted":
                 line = f"run {envelope.run_id} started"
             case "StateEntered":
-                entered[kernel.value.state_id] = now
+                # Children of one op have states of the same names.
+                entered[envelope.run_id, kernel.value.state_id] = now
                 attempt = kernel.value.attempt
                 again = f" (attempt {attempt + 1})" if attempt else ""
                 line = f"{paint.dim('..')} {kernel.value.state_id}{again}"
             case "StateCompleted":
-                took = max(now - entered.get(kernel.value.state_id, now), 0)
+                began = entered.get((envelope.run_id, kernel.value.state_id), now)
+                took = max(now - began, 0)
                 line = f"{paint.good('ok')} {kernel.value.state_id} {took} ms"
             case "StateFailed":
                 code = kernel.value.error.info.code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,7 +85,7 @@ def status(session: Session, run: str) -> None:
 
 def _status_lines(report: dict[str, Any]) -> list[str]:
     paint = Painter(sys.stdout)
-    phase = "Parked" if report["parked"] else report["phase"]
+    phase = _phase(report["phase"], parked=report["parked"] or _waits_below(report))
     mark = {"Completed": paint.good, "Failed": paint.bad}.get(phase, paint.warn)
     lines = [
         f"run       {report['run_id']}",
@@ -95,6 +96,8 @@ def _status_lines(report: dict[str, Any]) -> list[str]:
     if report["forked_from"]:
         fork = report["forked_from"]
         lines.append(f"forked    from {fork['run_id']} at {fork['state_id']}")
+    if report["child_of"]:
+        lines.append(f"child     of {report['child_of']['run_id']}")
     if report["ended_ts_millis"] is not None:
         lines.append(f"ended     {_time(report['ended_ts_millis'])} ({report['duration_ms']} ms)")
     lines += [f"events    {report['head_seq']}", f"facts     {report['facts']}"]
@@ -113,7 +116,7 @@ def _status_lines(report: dict[str, Any]) -> list[str]:
     if rows:
         headers = ["STATE", "STATUS", "ATTEMPTS", "TOOK", "ERROR"]
         lines += ["", *table(headers, rows, width=screen_width(sys.stdout))]
-    lines += _effect_lines(report)
+    lines += _child_lines(report) + _effect_lines(report)
     failure = report["failure"]
     if failure:
         lines += [
@@ -126,6 +129,39 @@ def _status_lines(report: dict[str, Any]) -> list[str]:
         if failure["hint"]:
             lines.append(f"hint: {failure['hint']}")
     return lines
+
+
+def _phase(phase: str | None, *, parked: bool) -> str:
+    return "Parked" if parked else phase or "not begun"
+
+
+def _waits_below(report: dict[str, Any]) -> bool:
+    """Whether a run stands still because a child of it waits for somebody."""
+    at_work = report["driver"] is not None and report["driver"]["alive"]
+    return report["phase"] == "Running" and bool(report["parked_children"]) and not at_work
+
+
+def _child_lines(report: dict[str, Any]) -> list[str]:
+    rows = list(_child_rows(report["children"], 0))
+    if not rows:
+        return []
+    headers = ["CHILD RUN", "OP", "PHASE", "SPAWNED BY"]
+    lines = ["", *table(headers, rows, width=screen_width(sys.stdout))]
+    return lines + [
+        f"hint: {run_id} waits for somebody; look: mfm run status {run_id}"
+        for run_id in report["parked_children"]
+    ]
+
+
+def _child_rows(children: list[dict[str, Any]], depth: int) -> Iterator[list[str]]:
+    for child in children:
+        yield [
+            "  " * depth + child["run_id"],
+            child["op_id"] or "?",
+            _phase(child["phase"], parked=child["parked"]),
+            child["state_id"] or "",
+        ]
+        yield from _child_rows(child["children"], depth + 1)
 
 
 def _effect_lines(report: dict[str, Any]) -> list[str]:

@@ -69,10 +69,14 @@ async def close_cancelled(stores: Stores, run_id: RunId, asks: Requester) -> Run
     """End a run whose cancellation was requested, without its plan and without a driver.
 
     For a run that cannot be resumed: its op is gone, or has changed. Its contexts are not merged,
-    so it has no final snapshot.
+    so it has no final snapshot. Its children are ended first, or asked to where a driver lives.
 
     Raises: as `request_cancel`.
     """
+    history = Folding(run_id).go_on(await stores.events.read_range(run_id, 1))
+    for child in history.open_children:
+        if await stores.events.head_seq(child.run_id):
+            await _close_child(stores, child.run_id, asks)
 
     def close(history: RunHistory, writer: RunWriter) -> None:
         if history.status is not None:
@@ -96,6 +100,17 @@ async def close_cancelled(stores: Stores, run_id: RunId, asks: Requester) -> Run
         writer.add_kernel(KernelEvent(RunCompleted=RunCompleted(status=RunStatus.Cancelled)))
 
     return await _append(stores, run_id, asks, close)
+
+
+async def _close_child(stores: Stores, run_id: RunId, asks: Requester) -> None:
+    try:
+        history = await request_cancel(stores, run_id, asks)
+    except RunFailure as failure:
+        if failure.info.code != "run_over":
+            raise
+        return
+    if history.status is None and (history.driver is None or not is_alive(history.driver)):
+        await close_cancelled(stores, run_id, asks)
 
 
 async def resolve_effect(

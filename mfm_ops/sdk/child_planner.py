@@ -3,10 +3,12 @@
 The engine is handed this by the application; limits and lineage are the engine's own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mfm_ops.machine.canonical import Json
-from mfm_ops.machine.child_runs import SpawnChildRun
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import RunConfig, RunManifest
 from mfm_ops.machine.errors import SettingsFailure
@@ -20,6 +22,10 @@ from mfm_ops.sdk.pipeline import (
     single_op_pipeline,
 )
 from mfm_ops.sdk.planner import exports, initial_values, input_params
+
+if TYPE_CHECKING:
+    # Its models would be made at every start.
+    from mfm_ops.machine.child_runs import SpawnChildRun
 
 __all__ = ["ChildRunPlanner"]
 

@@ -135,7 +135,13 @@ def test_broken_entry_points_are_told_and_break_nothing(mfm: Mfm) -> None:
         "mfm.transports number",
     }
     assert warned["mfm.ops gone"] == "ModuleNotFoundError"
-    assert report["transports"] == ["exec", "exec.greeting", "local.keystore", "nix.exec"]
+    assert report["transports"] == [
+        "exec",
+        "exec.greeting",
+        "local.keystore",
+        "machine.child_run",
+        "nix.exec",
+    ]
     assert "entry point gone of mfm.ops is unusable" in mfm("ops", "list").err
 
 
