@@ -6,6 +6,7 @@ driver learns that others have written: control events are obeyed, a newer drive
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -59,6 +60,8 @@ class RunWriter:
         self._observer = observer
         self._pending: list[EventEnvelope] = []
         self._in_flight: list[EventEnvelope] = []
+        # How many events were ever buffered; those that are not pending need no append any more.
+        self._added = 0
         self._lock = anyio.Lock(fast_acquire=True)
         self._broken: StorageFailure | RunFailure | None = None
         self.cancel_requested = False
@@ -86,6 +89,7 @@ class RunWriter:
         self._add(Event.of_valid(Domain=event), state_id, attempt)
 
     def _add(self, event: Event, state_id: StateId | None, attempt: int | None) -> None:
+        self._added += 1
         self._pending.append(
             EventEnvelope.of_valid(
                 run_id=self._run_id,
@@ -110,7 +114,7 @@ class RunWriter:
         self._broken = failure
 
     async def flush(self) -> None:
-        """Make all buffered events durable.
+        """Make all that is buffered now durable.
 
         Raises:
             RunFailure: `run_fenced` when another driver took the run over.
@@ -119,10 +123,11 @@ class RunWriter:
                 did were recorded.
             CancelRequested: they are written, and the run should end.
         """
+        upto = self._added
         if self.gathers:
             await checkpoint()
         async with self._lock:
-            await self._guarded(self._append_all)
+            await self._guarded(partial(self._append_all, upto))
         if self.cancel_requested:
             raise CancelRequested
 
@@ -142,8 +147,9 @@ class RunWriter:
         if self._broken is not None:
             raise self._broken
 
-    async def _append_all(self) -> None:
-        while self._pending and self._broken is None:
+    async def _append_all(self, upto: int) -> None:
+        # What others added meanwhile is theirs to flush, all at once rather than one by one.
+        while self._added - len(self._pending) < upto and self._broken is None:
             await self._append_pending()
 
     async def _look(self) -> None:

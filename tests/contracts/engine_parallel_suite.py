@@ -90,6 +90,22 @@ def web(dice: Dice) -> ExecutionPlan:
     return plan_of(states, *arrows)
 
 
+def waves(count: int, width: int, shape: str) -> ExecutionPlan:
+    """Waves of pure states: each of one before all of the next, or joined by one, or in lanes."""
+    lanes = range(width)
+    states = {f"w{wave}_{lane}": state() for wave in range(count) for lane in lanes}
+    arrows: list[str] = []
+    for wave in range(count - 1):
+        if shape == "lanes":
+            arrows += [f"w{wave}_{lane}>w{wave + 1}_{lane}" for lane in lanes]
+        elif shape == "barriers":
+            states[f"b{wave}"] = state()
+            arrows += [f"w{wave}_{lane}>b{wave}>w{wave + 1}_{lane}" for lane in lanes]
+        else:
+            arrows += [f"w{wave}_{one}>w{wave + 1}_{two}" for one in lanes for two in lanes]
+    return plan_of(states, *arrows)
+
+
 async def outcome(bench: Bench, result: RunResult) -> tuple[object, ...]:
     """What must not depend on the schedule."""
     return (
@@ -166,19 +182,15 @@ class EngineParallelSuite:
             assert result.phase is RunPhase.Completed
             assert most[0] == expected
 
-    async def test_a_wave_of_pure_states_shares_its_commits(self, store: Store) -> None:
-        waves, width = 5, 50
-        names = {f"w{wave}_{lane}": state() for wave in range(waves) for lane in range(width)}
-        arrows = [
-            f"w{wave}_{one}>w{wave + 1}_{other}"
-            for wave in range(waves - 1)
-            for one in range(width)
-            for other in range(width)
-        ]
+    @pytest.mark.parametrize("shape", ["all_to_all", "barriers", "lanes"])
+    async def test_a_thousand_pure_states_in_waves_share_their_commits(
+        self, store: Store, shape: str
+    ) -> None:
+        plan = waves(20, 50, shape)
         before = store.commits
-        result = await a_bench(store).start(plan_of(names, *arrows), parallel(width))
+        result = await a_bench(store).start(plan, parallel(50))
         assert result.phase is RunPhase.Completed
-        assert store.commits - before <= 2 * waves
+        assert store.commits - before <= 100
 
     async def test_domain_events_say_whose_they_are(self, store: Store) -> None:
         bench = a_bench(store)

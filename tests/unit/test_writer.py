@@ -123,6 +123,32 @@ async def test_adds_during_an_append_go_on_after_it() -> None:
     assert [e.seq for e in await desk.store.read_range(RUN, 1)] == [1, 2, 3]
 
 
+async def test_a_flush_whose_events_another_one_wrote_appends_nothing() -> None:
+    desk = Desk()
+    in_append, go_on = anyio.Event(), anyio.Event()
+
+    async def hold(events: Sequence[EventEnvelope]) -> None:
+        in_append.set()
+        await go_on.wait()
+
+    async def wait_for_it() -> None:
+        await desk.writer.flush()
+        desk.add("next")
+
+    async with anyio.create_task_group() as tasks:
+        desk.store.before_append = hold
+        desk.add("a", "b")
+        for _ in range(2):
+            tasks.start_soon(wait_for_it)
+        await in_append.wait()
+        desk.store.before_append = None
+        go_on.set()
+    assert desk.store.commits == 1
+    await desk.writer.flush()
+    assert await desk.stored() == ["a", "b", "next", "next"]
+    assert desk.store.commits == 2
+
+
 async def test_a_request_to_cancel_is_absorbed_and_the_events_are_numbered_after_it() -> None:
     desk = Desk()
     desk.add("a", "b")
