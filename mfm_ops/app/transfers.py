@@ -24,10 +24,10 @@ from mfm_ops.app.rules import FoldRules
 if TYPE_CHECKING:
     from mfm_ops.app import App
     from mfm_ops.machine.canonical import Json
+    from mfm_ops.storage.findings import Verified
     from mfm_ops.storage.memory import MemoryStore
     from mfm_ops.storage.sqlite import SqliteStore
     from mfm_ops.storage.transfer import ImportedRun
-    from mfm_ops.storage.verify import Verified
 
 __all__ = ["export_file", "import_file", "verify"]
 

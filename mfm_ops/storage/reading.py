@@ -32,6 +32,8 @@ _NONE: Final[tuple[str, ...]] = ()
 _SNAPSHOTS: Final = (SNAPSHOT,)
 _FACT_KINDS: Final[tuple[str, ...]] = (PAYLOAD,)
 _ASKED_KINDS: Final[tuple[str, ...]] = (PAYLOAD, REQUEST)
+# The groups of a line that is not recognised.
+_NOTHING: Final = ("",) * 12
 # Half the time of calling the class.
 _new: Final = tuple.__new__
 _HEX_DIGITS: Final = "0123456789abcdef"
@@ -63,7 +65,7 @@ _USUAL: Final = re.compile(
     r'|"Domain":\{"name":"(?:fact_recorded","payload":'
     rf'\{{"key":"({_TEXT})","meta":(\{{[ -z|~]*\}}),"payload_id":"([0-9a-f]{{64}})"\}},'
     rf'"payload_ref":null|({_TEXT})","payload":(.*),"payload_ref":(?:null|"([0-9a-f]{{64}})"))\}}'
-    r')\},"run_id":"([0-9a-f-]{36}","seq":[1-9][0-9]{0,14})'
+    r')\},"run_id":"([0-9a-f-]{36})","seq":([1-9][0-9]{0,14})'
     rf'(?:,"state_id":"{_STATE}")?,"ts_millis":(?:null|0|[1-9][0-9]{{0,14}})\}}|.*)$',
     re.MULTILINE,
 )
@@ -118,25 +120,30 @@ def read_usual(rows: Sequence[tuple[int, bytes, bytes]], run_id: RunId) -> list[
     if len(lines) != len(rows):
         # A line break that is no event's.
         return [None] * len(rows)
-    metas = _plain_metas([line[5] for line in lines if line[5]])
+    columns = list(zip(*lines, strict=True)) or [()] * 12
+    metas = _plain_metas([meta for meta in columns[5] if meta])
+    # Checked for all at once, at a fifth of what it costs to check each.
+    if set(columns[10]) != {str(run_id)} or columns[11] != tuple([str(seq) for seq, _, _ in rows]):
+        lines = [
+            line if line[10:] == (run_id, str(seq)) else _NOTHING
+            for line, (seq, _, _) in zip(lines, rows, strict=True)
+        ]
+        metas = _plain_metas([line[5] for line in lines if line[5]])
     readings: list[Reading | None] = []
     # fmt: off
-    for (seq, _, _), (attempt, base, snapshot, state_id,
-                      key, meta, payload_id, name, raw, payload_ref, place) in zip(
-                          rows, lines, strict=True):
-        plain = next(metas) if meta else None
-        if place != f'{run_id}","seq":{seq}':
-            readings.append(None)
-        elif base:
+    for (attempt, base, snapshot, state_id,
+         key, meta, payload_id, name, raw, payload_ref, run, _) in lines:
+        if base:
             readings.append(_new(Reading, (True, "StateEntered", state_id, int(attempt), None, None,
                                            (base,), _SNAPSHOTS, _NONE)))
         elif snapshot:
             readings.append(_new(Reading, (True, "StateCompleted", state_id, 0, None, None,
                                            (snapshot,), _SNAPSHOTS, _NONE)))
         elif meta:
+            plain = next(metas)
             readings.append(None if plain is None else _fact(key, payload_id, plain))
         else:
-            payload = _plain(raw)
+            payload = _plain(raw) if run else None
             readings.append(
                 None if payload is None else _domain(name, payload, payload_ref or None, run_id))
     # fmt: on

@@ -5,10 +5,9 @@ run's events may say after each other is left to the `Rules` that the caller bri
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain as joined
-from typing import Final, NamedTuple
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -18,13 +17,11 @@ from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.errors import ErrorInfo, StorageFailure
 from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.machine.stores import StoreAudit, StoredArtifact, StoredRun
+from mfm_ops.storage.findings import Finding, RunSoFar, Verified
 from mfm_ops.storage.reading import Rules, read_event, read_usual
-from mfm_ops.storage.stream import chain
+from mfm_ops.storage.stream import chain, collector_paused
 
-__all__ = ["Finding", "Progress", "Verified", "verify_run", "verify_store"]
-
-MOST_FINDINGS: Final = 1000
-"""So many findings are named; the rest are counted."""
+__all__ = ["Progress", "verify_run", "verify_store"]
 
 _GIVE_UP: Final = 1024
 """After so many places in a row that cannot be read, what follows is given up."""
@@ -35,51 +32,25 @@ Progress = Callable[[str, int, int], None]
 RulesFor = Callable[[RunId], Rules]
 
 
-class Finding(NamedTuple):
-    """One thing that is wrong: an error code, and the place as far as it has one."""
-
-    code: str
-    run_id: str | None = None
-    seq: int | None = None
-    artifact_id: str | None = None
-    reason: str | None = None
-
-
-@dataclass(slots=True)
-class Verified:
-    """What was read, and what was found: all of it counted, the first of it named.
-
-    `strays` are files that no row names, which is no fault. `running_hash` is that of the one run
-    that was verified alone.
-    """
-
-    runs: int = 0
-    events: int = 0
-    artifacts: int = 0
-    size_bytes: int = 0
-    found: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    strays: list[str] = field(default_factory=list)
-    running_hash: str | None = None
-
-    def add(self, finding: Finding) -> None:
-        """Count a finding, and keep it if there is room."""
-        self.found += 1
-        if len(self.findings) < MOST_FINDINGS:
-            self.findings.append(finding)
-
-
 async def verify_store(
     audit: StoreAudit, rules_for: RulesFor, progress: Progress | None = None
 ) -> Verified:
     """Verify all that `audit` holds: the backend's own check, artifacts, events, references."""
     report = Verified()
+    # Nothing here is a cycle, and a collection looks at hundreds of readings each time.
+    with collector_paused():
+        await _everything(audit, rules_for, report, progress)
+    return report
+
+
+async def _everything(
+    audit: StoreAudit, rules_for: RulesFor, report: Verified, progress: Progress | None
+) -> None:
     async with anyio.create_task_group() as tasks:
         # SQLite works without the interpreter's lock.
         tasks.start_soon(_own_check, audit, report)
         verifier = _Verifier(audit, rules_for, report, progress)
         await verifier.everything()
-    return report
 
 
 async def verify_run(
@@ -229,7 +200,7 @@ class _Verifier:
         except (ValueError, TypeError, AttributeError):
             self._report.add(Finding("store_corrupt", str(run.run_id), reason="run_id"))
             return
-        stream = _Stream(run_id, self._rules_for(run_id))
+        stream = RunSoFar(run_id, self._rules_for(run_id))
         after, unreadable = 0, 0
         while unreadable < _GIVE_UP:
             try:
@@ -250,12 +221,12 @@ class _Verifier:
         self._end(run, stream)
         self._report.running_hash = stream.running.hex() if self._alone else None
 
-    def _rows(self, stream: "_Stream", rows: list[tuple[int, bytes, bytes]]) -> None:
+    def _rows(self, stream: RunSoFar, rows: list[tuple[int, bytes, bytes]]) -> None:
         """All rows at once where all are right, as nearly always; else one by one."""
         if not (stream.in_order and self._all_right(stream, rows)):
             self._each(stream, rows)
 
-    def _all_right(self, stream: "_Stream", rows: list[tuple[int, bytes, bytes]]) -> bool:
+    def _all_right(self, stream: RunSoFar, rows: list[tuple[int, bytes, bytes]]) -> bool:
         """Whether nothing is to be said of `rows`; nothing has happened if there is."""
         seqs, bodies, hashes = zip(*rows, strict=True)
         if seqs != tuple(range(stream.seq + 1, stream.seq + 1 + len(rows))):
@@ -281,7 +252,7 @@ class _Verifier:
         stream.seq, stream.running = seqs[-1], hashes[-1]
         return True
 
-    def _each(self, stream: "_Stream", rows: list[tuple[int, bytes, bytes]]) -> None:
+    def _each(self, stream: RunSoFar, rows: list[tuple[int, bytes, bytes]]) -> None:
         run_id, rules, known, report = stream.run_id, stream.rules, self._known, self._report
         expected, previous = stream.seq + 1, stream.running
         in_order, size = stream.in_order, 0
@@ -317,7 +288,7 @@ class _Verifier:
         report.size_bytes += size
         stream.seq, stream.running, stream.in_order = expected - 1, previous, in_order
 
-    def _end(self, run: StoredRun, stream: "_Stream") -> None:
+    def _end(self, run: StoredRun, stream: RunSoFar) -> None:
         """The rules of a run whose bytes are right; for others every rule could seem broken."""
         if stream.in_order and stream.seq == 0:
             self._report.add(Finding("history_invalid", stream.run_id, 0, None, "no_events"))
@@ -347,31 +318,3 @@ class _Verifier:
         await checkpoint()
         if self._progress is not None:
             self._progress(what, done, max(done, total))
-
-
-@dataclass(slots=True)
-class _Stream:
-    """How far a run was read. `in_order` while every byte of it was right.
-
-    `lost` when what came before the next event could not be read, so that its running hash has
-    nothing to be compared with; `other` is what the last running hash should have been.
-    """
-
-    run_id: RunId
-    rules: Rules
-    seq: int = 0
-    running: bytes = b""
-    in_order: bool = True
-    doubtful: bool = False
-    lost: bool = False
-    other: bytes | None = None
-
-    def lose_track(self) -> None:
-        self.seq += 1
-        self.in_order, self.lost = False, True
-
-    def forgives(self, body: bytes, stored: bytes) -> bool:
-        """Whether a running hash that does not follow is the fault of the one before it."""
-        lost, self.lost = self.lost, False
-        other, self.other = self.other, None
-        return lost or (other is not None and sha256(other + body).digest() == stored)

@@ -17,8 +17,9 @@ from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.events import EventEnvelope, RunStatus
 from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.machine.stores import Adoption, EventStore, TransferStore
+from mfm_ops.storage.findings import Verified
 from mfm_ops.storage.transfer import Imported, export_run, import_bundle
-from mfm_ops.storage.verify import Verified, verify_run, verify_store
+from mfm_ops.storage.verify import verify_run, verify_store
 from tests.run_streams import RUN, Stream, state_of
 from tests.support import CANARY, SOME_ID
 

@@ -12,8 +12,9 @@ from mfm_ops.app.rules import FoldRules
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.ids import RunId
+from mfm_ops.storage.findings import Finding, Verified
 from mfm_ops.storage.sqlite import open_sqlite_store
-from mfm_ops.storage.verify import Finding, Verified, verify_store
+from mfm_ops.storage.verify import verify_store
 from tests.contracts.transfer_suite import CHILD, a_run
 from tests.integration.sqlite_stores import change
 from tests.run_streams import RUN
