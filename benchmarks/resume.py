@@ -1,0 +1,241 @@
+"""Resuming a long run until its next state starts, against reading its events; prints JSON.
+
+A chain of pure states over a constant context of 4 KiB is interrupted in its last state. Resuming
+it goes through `Engine.resume` and the SDK's planner, which expands the op again. It takes turns
+with two readers of the same rows: `typed_read` is the store's own verified `read_range`,
+`bare_models` is SQL and `EventEnvelope.model_validate_json` with nothing checked, the garbage
+collector paused for both.
+Run: `python -m benchmarks.resume [--states 10000] [--rounds 7] [--directory DIR]`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import apsw
+
+from mfm_ops.machine.config import BuildProvenance, RunConfig
+from mfm_ops.machine.context import DynContext
+from mfm_ops.machine.engine import Stores
+from mfm_ops.machine.events import EventEnvelope
+from mfm_ops.machine.ids import ContextKey, OpId, OpPath, RunId, StateId
+from mfm_ops.machine.io import IoProvider
+from mfm_ops.machine.meta import DependencyStrategy, Idempotency, SideEffectKind, StateMeta
+from mfm_ops.machine.plan import DependencyEdge, StateGraph, StateNode
+from mfm_ops.machine.recorder import EventRecorder
+from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
+from mfm_ops.runtime.context import JsonContext
+from mfm_ops.runtime.executor import Engine
+from mfm_ops.runtime.router import TransportRegistry
+from mfm_ops.sdk.launcher import RunLauncher
+from mfm_ops.sdk.operation import OpConfig, Operation, OpIo
+from mfm_ops.sdk.pipeline import single_op_pipeline
+from mfm_ops.sdk.planner import OpRegistry, build_plan
+from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
+from mfm_ops.storage.stream import collector_paused
+
+COUNTER = ContextKey("counter")
+BLOB = ContextKey("blob")
+DONE = StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
+META = StateMeta(
+    tags=(),
+    depends_on=(),
+    depends_on_strategy=DependencyStrategy.Latest,
+    side_effects=SideEffectKind.Pure,
+    idempotency=Idempotency.none(),
+)
+BUILD = BuildProvenance(env_allowlist=())
+
+
+class Started(BaseException):
+    """The state that was waited for has started."""
+
+
+class Step:
+    """A pure state that counts; the `last` one raises when it starts."""
+
+    def __init__(self, *, first: bool, last: bool) -> None:
+        self._first = first
+        self._last = last
+
+    def meta(self) -> StateMeta:
+        """See `State.meta`."""
+        return META
+
+    async def handle(self, ctx: DynContext, io: IoProvider, rec: EventRecorder) -> StateOutcome:
+        """See `State.handle`."""
+        del io, rec
+        if self._last:
+            raise Started
+        if self._first:
+            ctx.write(BLOB, "x" * 4000)
+        count = ctx.read(COUNTER)
+        ctx.write(COUNTER, (count if isinstance(count, int) else 0) + 1)
+        return DONE
+
+
+class ChainConfig(OpConfig):
+    """How many states come before the last one."""
+
+    states: int
+
+
+class Chain(Operation[ChainConfig]):
+    """States one after the other."""
+
+    op_id = OpId("bench")
+    op_version = "1"
+    summary = "A chain of states."
+    config_model = ChainConfig
+
+    def io(self) -> OpIo:
+        """See `Operation.io`."""
+        return OpIo()
+
+    def expand(self, op_path: OpPath, config: ChainConfig, run_config: RunConfig) -> StateGraph:
+        """See `Operation.expand`."""
+        del run_config
+        count = config.states
+        ids = [StateId(f"{op_path}.s{index}") for index in range(count + 1)]
+        return StateGraph(
+            [
+                StateNode(state_id, Step(first=index == 0, last=index == count))
+                for index, state_id in enumerate(ids)
+            ],
+            [DependencyEdge.between(one, other) for one, other in pairwise(ids)],
+        )
+
+
+class Contest:
+    """One run, interrupted before its last state, in the store at `path`."""
+
+    def __init__(self, path: Path, states: int) -> None:
+        registry = OpRegistry([Chain()])
+        self._path = path
+        self._states = states
+        self._registry = registry
+        self._engine = Engine(
+            registry=TransportRegistry(),
+            build_plan=lambda manifest: build_plan(manifest, registry),
+            build=BUILD,
+        )
+
+    async def begin(self) -> RunId:
+        """Run all states but the last."""
+        async with open_sqlite_store(self._path) as store:
+            launcher = RunLauncher(
+                registry=self._registry,
+                engine=self._engine,
+                stores=Stores(store, store),
+                make_context=JsonContext,
+                build=BUILD,
+            )
+            config = ChainConfig(states=self._states)
+            prepared = launcher.prepare(single_op_pipeline(self._registry[OpId("bench")], config))
+            with contextlib.suppress(Started):
+                await launcher.launch(prepared)
+            (run,) = await store.list_runs()
+            return run.run_id
+
+    async def resume(self, store: SqliteStore, run_id: RunId) -> None:
+        """Go on until the last state starts."""
+        try:
+            await self._engine.resume(Stores(store, store), run_id)
+        except Started:
+            return
+        raise SystemExit("the last state was not reached")
+
+
+def bare_models(connection: apsw.Connection, run_id: RunId) -> int:
+    """The same rows as models, nothing checked; how many."""
+    rows: list[Any] = connection.execute(
+        "SELECT body FROM events JOIN runs USING (run) WHERE run_id = ? ORDER BY seq", (run_id,)
+    ).fetchall()
+    parse = EventEnvelope.model_validate_json
+    return len([parse(body) for (body,) in rows])
+
+
+async def measure(states: int, rounds: int, directory: Path) -> dict[str, object]:
+    """All rounds; each contestant opens the file anew, outside its time."""
+    path = directory / "store.sqlite"
+    contest = Contest(path, states)
+    run_id = await contest.begin()
+    times: dict[str, list[float]] = {"resume": [], "typed_read": [], "bare_models": []}
+    events = 0
+    for _ in range(rounds + 1):
+        for name, taken in times.items():
+            async with open_sqlite_store(path) as store:
+                connection = apsw.Connection(str(path))
+                gc.collect()
+                began = time.perf_counter()
+                if name == "resume":
+                    await contest.resume(store, run_id)
+                elif name == "typed_read":
+                    events = len(await store.read_range(run_id, 1))
+                else:
+                    with collector_paused():
+                        bare_models(connection, run_id)
+                taken.append(time.perf_counter() - began)
+                connection.close()
+            await anyio.lowlevel.checkpoint()
+    times = {name: taken[1:] for name, taken in times.items()}
+    return {
+        "states": states,
+        "events": events,
+        "milliseconds_lowest": {name: round(min(t) * 1e3, 1) for name, t in times.items()},
+        "ratio_of_lowest": _ratio(min(times["resume"]), min(times["typed_read"])),
+        "ratio_of_lowest_to_bare": _ratio(min(times["resume"]), min(times["bare_models"])),
+        "ratio_median": _median_ratio(times["resume"], times["typed_read"]),
+        "ratio_median_to_bare": _median_ratio(times["resume"], times["bare_models"]),
+    }
+
+
+def _ratio(one: float, other: float) -> float:
+    return round(one / other, 2)
+
+
+def _median_ratio(ours: list[float], theirs: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 2)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--states", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--directory", type=Path, help="on the disk to measure")
+    options = parser.parse_args(argv)
+    # As the command line does.
+    gc.set_threshold(100_000)
+    with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
+        found = asyncio.run(measure(options.states, options.rounds, Path(scratch)))
+    print(
+        json.dumps(
+            {
+                "benchmark": "resume",
+                "python": platform.python_version(),
+                "apsw": version("apsw"),
+                "sqlite": apsw.sqlite_lib_version(),
+                **found,
+                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
