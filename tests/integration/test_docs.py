@@ -124,16 +124,25 @@ def test_every_configuration_in_a_document_is_one(document: str, tmp_path: Path)
         assert settings.exec_policy.sandbox == "bubblewrap"
 
 
-def test_the_commands_of_the_tour_work(shell: Shell) -> None:
+def test_the_commands_of_the_tour_work(shell: Shell, tmp_path: Path) -> None:
     (tour, *_) = [body for body in blocks("README.md", "sh") if "run list" in body]
     lines = [line.partition("#")[0].strip() for line in tour.splitlines()]
     assert len(lines) > 8
     for line in lines:
-        command = line.replace("RUN", "last")
+        command = line.replace("RUN", "last").replace("run.mfm", str(tmp_path / "run.mfm"))
         if "ID" in command:
             status = json.loads(shell("mfm --json run status last", TOP))
             command = command.replace("ID", status["data"]["manifest_id"])
         assert shell(command, TOP), command
+
+
+def test_the_commands_for_runs_in_trouble_take_what_the_tour_gives_them(shell: Shell) -> None:
+    (tour,) = [body for body in blocks("README.md", "sh") if "run cancel" in body]
+    for line in tour.splitlines():
+        words = line.partition("#")[0].split()
+        described = shell(f"{' '.join(words[:3])} --help", TOP)
+        for word in words[3:]:
+            assert word in described or word == "TEXT", line
 
 
 def test_the_commands_beside_the_examples_work(shell: Shell) -> None:
