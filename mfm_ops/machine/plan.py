@@ -4,14 +4,14 @@ Shaping a graph from ops is left to `sdk.planner`, choosing what runs next to
 `runtime.scheduler`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import ConfigDict, Field
 
-from mfm_ops.machine.canonical import artifact_id_for_json
+from mfm_ops.machine.canonical import artifact_id_for_bytes, canonical_json_bytes
 from mfm_ops.machine.ids import ArtifactId, OpId, StateId
-from mfm_ops.machine.meta import Tag
+from mfm_ops.machine.meta import StateMeta, Tag
 from mfm_ops.machine.state import State
 from mfm_ops.machine.wire import MixedVariants, Unit, Variants, Wire, variant
 
@@ -48,6 +48,9 @@ class DependencyEdge(Wire):
     @classmethod
     def between(cls, upstream: StateId, downstream: StateId) -> "DependencyEdge":
         """The edge `upstream -> downstream`."""
+        if type(upstream) is StateId and type(downstream) is StateId:
+            # Ids cannot be invalid, so there is nothing to check.
+            return cls.of_valid(from_=upstream, to=downstream)
         return cls(**{"from": upstream, "to": downstream})
 
 
@@ -158,9 +161,9 @@ class GraphValidator:
                 raise PlanInvalid(PlanValidationError.of(DuplicateStateId(state_id=node.id)))
             ids.add(node.id)
         for edge in graph.edges:
-            for end in (edge.from_, edge.to):
-                if end not in ids:
-                    raise PlanInvalid(PlanValidationError.of(MissingStateForEdge(missing=end)))
+            if edge.from_ not in ids or edge.to not in ids:
+                missing = edge.to if edge.from_ in ids else edge.from_
+                raise PlanInvalid(PlanValidationError.of(MissingStateForEdge(missing=missing)))
         cycle = find_cycle(graph)
         if cycle:
             raise PlanInvalid(PlanValidationError.of(CircularDependency(cycle=cycle)))
@@ -168,28 +171,33 @@ class GraphValidator:
 
 def find_cycle(graph: StateGraph) -> tuple[StateId, ...]:
     """The states of one cycle along its edges, or nothing when the graph is acyclic."""
-    waiting: dict[StateId, int] = {node.id: 0 for node in graph.states}
-    successors: dict[StateId, list[StateId]] = {node.id: [] for node in graph.states}
-    predecessors: dict[StateId, list[StateId]] = {node.id: [] for node in graph.states}
+    position = {node.id: index for index, node in enumerate(graph.states)}
+    waiting = [0] * len(position)
+    successors: list[list[int]] = [[] for _ in position]
     for edge in graph.edges:
-        waiting[edge.to] += 1
-        successors[edge.from_].append(edge.to)
-        predecessors[edge.to].append(edge.from_)
-    ready = [state_id for state_id, count in waiting.items() if count == 0]
-    while ready:
-        done = ready.pop()
-        del waiting[done]
+        after = position[edge.to]
+        waiting[after] += 1
+        successors[position[edge.from_]].append(after)
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    for done in ready:
         for successor in successors[done]:
             waiting[successor] -= 1
             if waiting[successor] == 0:
                 ready.append(successor)
-    if not waiting:
+    if len(ready) == len(position):
         return ()
-    # Whatever is left has a predecessor that is left too, so walking back must meet itself.
-    path: list[StateId] = [next(iter(waiting))]
+    stuck = {node.id for node, count in zip(graph.states, waiting, strict=True) if count}
+    return _cycle_among(stuck, graph.edges)
+
+
+def _cycle_among(stuck: set[StateId], edges: Sequence[DependencyEdge]) -> tuple[StateId, ...]:
+    """A cycle of states each of which has a predecessor that is one of them."""
+    before = {edge.to: edge.from_ for edge in edges if edge.from_ in stuck and edge.to in stuck}
+    # Walking back from anywhere must meet itself.
+    path = [min(stuck)]
     seen = {path[0]: 0}
     while True:
-        previous = next(p for p in predecessors[path[-1]] if p in waiting)
+        previous = before[path[-1]]
         if previous in seen:
             return tuple(reversed(path[seen[previous] :]))
         seen[previous] = len(path)
@@ -199,19 +207,26 @@ def find_cycle(graph: StateGraph) -> tuple[StateId, ...]:
 def plan_digest(plan: ExecutionPlan) -> ArtifactId:
     """What a resumed run compares: the digest of op id, states with their metas, and edges.
 
-    States count in plan order, which decides among ready ones; edges are a set. Handlers are not
-    looked at: what they do is vouched for by op version and build (the contract, section 5).
+    It is that of the canonical JSON of `{"op_id", "states": [{"id", "meta"}], "edges": [[from,
+    to]]}`. States count in plan order, which decides among ready ones; edges are a set. Handlers
+    are not looked at: what they do is vouched for by op version and build (the contract,
+    section 5).
     """
-    return artifact_id_for_json(
-        {
-            "op_id": str(plan.op_id),
-            "states": [
-                {"id": str(node.id), "meta": node.state.meta().model_dump(mode="json")}
-                for node in plan.graph.states
-            ],
-            "edges": [
-                [str(upstream), str(downstream)]
-                for upstream, downstream in sorted({(e.from_, e.to) for e in plan.graph.edges})
-            ],
-        }
-    )
+    # Joined by hand: ids need no escapes, no character of theirs sorts before a quotation mark,
+    # and most states share a few metas.
+    edges = sorted({f'["{edge.from_}","{edge.to}"]' for edge in plan.graph.edges})
+    states = _states_as_json(plan.graph.states)
+    text = f'{{"edges":[{",".join(edges)}],"op_id":"{plan.op_id}","states":[{",".join(states)}]}}'
+    return artifact_id_for_bytes(text.encode())
+
+
+def _states_as_json(states: Sequence[StateNode]) -> Iterator[str]:
+    # By identity: comparing two metas costs as much as writing one. What is kept keeps its id.
+    known: dict[int, tuple[StateMeta, str]] = {}
+    for node in states:
+        meta = node.state.meta()
+        found = known.get(id(meta))
+        if found is None:
+            text = canonical_json_bytes(meta.model_dump(mode="json")).decode()
+            found = known[id(meta)] = (meta, text)
+        yield f'{{"id":"{node.id}","meta":{found[1]}}}'
