@@ -24,7 +24,6 @@ from tests.support import name_of
 pytestmark = pytest.mark.anyio
 
 SHORT_STEPS, SHORT_RESUMES = 25, 6
-LONG_RESUMES = 400
 SHORT_LIES, LONG_LIES = 50, 1500
 EFFECTS = {"press"}
 # What a store may be found to be after a disk lied; nothing else, and never a wrong answer.
@@ -139,9 +138,8 @@ async def test_what_was_synced_is_there_and_what_was_not_does_no_harm(
 ) -> None:
     chance = random.Random(5)
     store = tmp_path / "image" / run.place.store.name
-    for _, disk, promises in disks(
-        run, numbers_of(len(run.steps), None if long_form else SHORT_STEPS)
-    ):
+    wanted = numbers_of(len(run.steps), None if long_form else SHORT_STEPS)
+    for _, disk, promises in disks(run, wanted):
         for content, names in left_overs(chance):
             disk.image(store.parent, content=content, names=names)
             await prefix_of(run, store, promises)
@@ -151,8 +149,8 @@ async def test_a_run_goes_on_from_what_a_power_failure_left(
     run: Recorded, drivers: Drivers, *, long_form: bool
 ) -> None:
     chance = random.Random(6)
-    wanted = LONG_RESUMES if long_form else SHORT_RESUMES
-    for number, disk, promises in disks(run, numbers_of(len(run.steps), wanted)):
+    wanted = numbers_of(len(run.steps), None if long_form else SHORT_RESUMES)
+    for number, disk, promises in disks(run, wanted):
         # In the same place: a request names files in it.
         place, survives = run.place, every_second(chance)
         disk.image(place.directory, content=survives, names=survives)
