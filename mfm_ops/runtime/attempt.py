@@ -3,7 +3,6 @@
 Whether there is another attempt, and what the run does next, is left to `walk`.
 """
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,7 +10,6 @@ from typing import NamedTuple
 import anyio
 
 from mfm_ops.machine.artifacts import ArtifactKind
-from mfm_ops.machine.canonical import canonical_json_bytes
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import EventProfile
 from mfm_ops.machine.errors import (
@@ -29,7 +27,7 @@ from mfm_ops.machine.ids import ArtifactId
 from mfm_ops.machine.io import IoProvider
 from mfm_ops.machine.plan import StateNode
 from mfm_ops.machine.state import StateOutcome
-from mfm_ops.runtime.context import Delta, Snapshot, StagedContext
+from mfm_ops.runtime.context import Delta, Snapshot, StagedContext, member_prefix
 from mfm_ops.runtime.live_io import EffectInDoubt, LiveIo
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
 from mfm_ops.runtime.recorder import AttemptRecorder
@@ -161,8 +159,11 @@ def _enter(node: StateNode, attempt: int, base: Snapshot, writer: RunWriter) -> 
 async def _complete(node: StateNode, snapshot: Snapshot, writer: RunWriter) -> None:
     writer.add_kernel(KernelEvent.completed(node.id, snapshot.artifact_id))
     # A request to cancel is met at the walk's next step: this state has completed all the same.
-    with contextlib.suppress(CancelRequested), anyio.CancelScope(shield=True):
-        await writer.flush()
+    with anyio.CancelScope(shield=True):
+        try:
+            await writer.flush()
+        except CancelRequested:
+            return
 
 
 async def _checkpoint(base: Snapshot, delta: Delta, persister: Persister) -> Snapshot:
@@ -170,7 +171,7 @@ async def _checkpoint(base: Snapshot, delta: Delta, persister: Persister) -> Sna
     for key, fragment in delta.items():
         if fragment is not None:
             # Key and value together: a key such as `api_key` makes its value a secret.
-            refuse_secrets(b"{" + canonical_json_bytes(key) + b":" + fragment + b"}")
+            refuse_secrets(b"{" + member_prefix(key) + fragment + b"}")
     snapshot = base.apply(delta)
     stored_id = await persister.trusted(ArtifactKind.ContextSnapshot, snapshot.canonical_bytes())
     snapshot.stored_as(stored_id)

@@ -23,14 +23,15 @@ from mfm_ops.machine.errors import ContextError, ContextFailure, StorageError, S
 from mfm_ops.machine.ids import ArtifactId, ContextKey
 from mfm_ops.machine.strict_json import parse_strict
 
-__all__ = ["Delta", "JsonContext", "Snapshot", "StagedContext"]
+__all__ = ["Delta", "JsonContext", "Snapshot", "StagedContext", "member_prefix"]
 
 Delta = Mapping[str, bytes | None]
 """What an attempt changed against its base: key to canonical value bytes, None for a delete."""
 
 
 @lru_cache(maxsize=4096)
-def _member_prefix(key: str) -> bytes:
+def member_prefix(key: str) -> bytes:
+    """The canonical bytes that stand before the value of `key` in a snapshot."""
     return canonical_json_bytes(key) + b":"
 
 
@@ -85,7 +86,7 @@ class Snapshot:
         if self._data is None:
             keys = list(self.fragments)
             keys.sort(key=None if all(map(str.isascii, keys)) else _utf16)
-            members = [_member_prefix(key) + self.fragments[key] for key in keys]
+            members = [member_prefix(key) + self.fragments[key] for key in keys]
             self._data = b"{" + b",".join(members) + b"}"
         return self._data
 
@@ -174,7 +175,7 @@ class JsonContext(StagedContext):
 def _encoded(key: str, value: Json) -> bytes:
     """The value's canonical bytes, where key and value can stand in a snapshot."""
     try:
-        _member_prefix(str(key))
+        member_prefix(str(key))
         # In an object, as it will stand: the snapshot must not turn out too deep to be read.
         return canonical_json_bytes({"": value})[4:-1]
     except CanonicalError as error:

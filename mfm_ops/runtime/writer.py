@@ -126,24 +126,30 @@ class RunWriter:
         upto = self._added
         if self.gathers:
             await checkpoint()
-        async with self._lock:
-            await self._guarded(partial(self._append_all, upto))
+        await self._alone(partial(self._append_all, upto))
         if self.cancel_requested:
             raise CancelRequested
 
     async def look(self) -> None:
         """Learn what others have appended meanwhile; raises as `flush`."""
-        async with self._lock:
-            await self._guarded(self._look)
+        await self._alone(self._look)
         if self.cancel_requested:
             raise CancelRequested
 
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        if self._broken is None:
-            try:
+    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` while nobody else appends; what fails stays so."""
+        try:
+            # Waiting looks for a cancellation first, which the store does as well.
+            self._lock.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._lock.acquire()
+        try:
+            if self._broken is None:
                 await work()
-            except (StorageFailure, RunFailure) as failure:
-                self._broken = failure
+        except (StorageFailure, RunFailure) as failure:
+            self._broken = failure
+        finally:
+            self._lock.release()
         if self._broken is not None:
             raise self._broken
 
