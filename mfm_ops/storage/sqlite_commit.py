@@ -35,7 +35,7 @@ _SLOW_COMMIT_S: Final = 0.002
 # After so many commits in the loop by one run the others have had their chance to join; from then
 # on the loop gets its turn once in so many.
 _EAGER_TURNS: Final = 2
-_COMMITS_A_TURN: Final = 16
+_COMMITS_A_TURN: Final = 8
 # A context that does not change is staged for each state: it need not go to the disk each time.
 _STORED_KEPT: Final = 1024
 
