@@ -9,6 +9,7 @@ is 64 lowercase hex digits. The head's running hash thus vouches for the whole h
 """
 
 import gc
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -41,6 +42,15 @@ UNREADABLE = "event_corrupt"
 
 # What pydantic calls content that is well formed but not in this version's vocabulary.
 _UNKNOWN_CONTENT = frozenset({"extra_forbidden", "enum", "literal_error"})
+
+# What `_state_event` writes, of numbers that fit whatever their digits: canonical as it stands,
+# and seen to be so in a third of the time that parsing it takes.
+_STATE_EVENT = re.compile(
+    rb'\{"event":\{"Kernel":\{"State(?:Entered":\{"attempt":(?:0|[1-9][0-9]{0,8}),'
+    rb'"base_snapshot_id":"[0-9a-f]{64}"|Completed":\{"context_snapshot_id":"[0-9a-f]{64}"),'
+    rb'"state_id":"[a-z0-9_.]+"\}\}\},"run_id":"([0-9a-f-]{36})",'
+    rb'"seq":([1-9][0-9]{0,14}),"ts_millis":(?:0|[1-9][0-9]{0,14})\}'
+)
 
 
 def encode(run_id: RunId, expected_seq: int, events: Sequence[EventEnvelope]) -> list[bytes]:
@@ -143,6 +153,7 @@ def verify(run_id: RunId, from_seq: int, previous: bytes, rows: Iterable[Row]) -
             are not canonical JSON, or they speak of another run or place.
     """
     bodies = []
+    whose = run_id.encode()
     for expected, (seq, body, running_hash) in enumerate(rows, from_seq):
         if seq != expected:
             raise event_corrupt(run_id, expected, "missing")
@@ -152,14 +163,20 @@ def verify(run_id: RunId, from_seq: int, previous: bytes, rows: Iterable[Row]) -
         previous = sha256(previous + body).digest()
         if running_hash != previous:
             raise event_corrupt(run_id, seq, "running_hash")
-        try:
-            value = parse_canonical(body)
-        except CanonicalError as error:
-            raise event_corrupt(run_id, seq, error.code) from None
-        if not isinstance(value, dict) or value.get("run_id") != run_id or value.get("seq") != seq:
-            raise event_corrupt(run_id, seq, "envelope")
+        usual = _STATE_EVENT.fullmatch(body)
+        if usual is None or usual[1] != whose or int(usual[2]) != seq:
+            _check_envelope(run_id, seq, body)
         bodies.append(body)
     return bodies
+
+
+def _check_envelope(run_id: RunId, seq: int, body: bytes) -> None:
+    try:
+        value = parse_canonical(body)
+    except CanonicalError as error:
+        raise event_corrupt(run_id, seq, error.code) from None
+    if not isinstance(value, dict) or value.get("run_id") != run_id or value.get("seq") != seq:
+        raise event_corrupt(run_id, seq, "envelope")
 
 
 def decode(run_id: RunId, from_seq: int, bodies: Iterable[bytes]) -> list[EventEnvelope]:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfm_ops.machine.canonical import canonical_json_bytes
+from mfm_ops.machine.canonical import canonical_json_bytes, parse_canonical
+from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.events import (
     DomainEvent,
     Event,
@@ -15,7 +16,7 @@ from mfm_ops.machine.events import (
 )
 from mfm_ops.machine.ids import ArtifactId, RunId, StateId
 from mfm_ops.machine.wire import MAX_SAFE_INTEGER
-from mfm_ops.storage.stream import encode
+from mfm_ops.storage.stream import _STATE_EVENT, chain, encode, verify
 
 STATES = st.from_regex(StateId.pattern, fullmatch=True).map(StateId)
 DIGESTS = st.binary(min_size=32, max_size=32).map(lambda data: ArtifactId(data.hex()))
@@ -74,6 +75,25 @@ def test_an_event_is_stored_as_the_canonical_bytes_of_its_model(
     (body,) = encode(envelope.run_id, envelope.seq - 1, [envelope])
     assert body == canonical_json_bytes(envelope.model_dump(mode="json"))
     assert EventEnvelope.model_validate_json(body) == envelope
+    (running_hash,) = chain(b"", [body])
+    rows = [(envelope.seq, body, running_hash)]
+    assert verify(envelope.run_id, envelope.seq, b"", rows) == [body]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.from_regex(_STATE_EVENT, fullmatch=True), st.data())
+def test_what_is_read_without_parsing_is_canonical(body: bytes, data: st.DataObject) -> None:
+    value = parse_canonical(body)
+    assert isinstance(value, dict)
+    run_id, seq = RunId(str(data.draw(st.uuids()))), data.draw(st.integers(1, 99))
+    stored = canonical_json_bytes(value | {"run_id": str(run_id), "seq": seq})
+    rows = [(seq, stored, hashes[0]) for hashes in [chain(b"", [stored])]]
+    assert verify(run_id, seq, b"", rows) == [stored]
+    for other in (value | {"run_id": str(run_id)}, value | {"seq": seq}):
+        wrong = canonical_json_bytes(other)
+        if wrong != stored:
+            with pytest.raises(StorageFailure, match="event_corrupt"):
+                verify(run_id, seq, b"", [(seq, wrong, chain(b"", [wrong])[0])])
 
 
 @settings(deadline=None, max_examples=50)
