@@ -4,8 +4,8 @@ A state sees the initial context plus what its ancestors wrote (the contract, se
 parent that is the parent's own snapshot; only joins merge.
 """
 
-from collections.abc import Container, Iterable, Mapping
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
 
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import ContextError, ContextFailure
@@ -21,12 +21,12 @@ class Schedule:
 
     def __init__(self, graph: StateGraph) -> None:
         ids = [node.id for node in graph.states]
-        self._position = {state_id: index for index, state_id in enumerate(ids)}
+        self._position = position = {state_id: index for index, state_id in enumerate(ids)}
         self.parent_positions: list[list[int]] = [[] for _ in ids]
         self.child_positions: list[list[int]] = [[] for _ in ids]
         # A repeated edge says nothing new.
-        for start, end in dict.fromkeys((edge.from_, edge.to) for edge in graph.edges):
-            upstream, downstream = self._position[start], self._position[end]
+        arrows = ((position[edge.from_], position[edge.to]) for edge in graph.edges)
+        for upstream, downstream in dict.fromkeys(arrows):
             self.parent_positions[downstream].append(upstream)
             self.child_positions[upstream].append(downstream)
         self._ids = ids
@@ -35,9 +35,9 @@ class Schedule:
         self._order: list[int] = []
         frontier = Frontier(self, ())
         while frontier:
-            state_id = frontier.pop()
-            self._order.append(self._position[state_id])
-            frontier.completed(state_id)
+            index = frontier.pop_position()
+            self._order.append(index)
+            frontier.completed_position(index)
 
     @property
     def order(self) -> tuple[StateId, ...]:
@@ -68,6 +68,11 @@ class Schedule:
     def position(self, state_id: StateId) -> int:
         """A state's place in the plan."""
         return self._position[state_id]
+
+    def positions_of(self, state_ids: Iterable[StateId]) -> list[int]:
+        """The places of those that are in the plan."""
+        known = self._position
+        return [known[state_id] for state_id in state_ids if state_id in known]
 
     def id_at(self, position: int) -> StateId:
         """The state at a place in the plan."""
@@ -100,31 +105,38 @@ class Schedule:
 class Frontier:
     """Which states may start now; plan order among those that are ready."""
 
-    def __init__(self, schedule: Schedule, completed: Container[StateId]) -> None:
+    def __init__(self, schedule: Schedule, completed: Iterable[StateId]) -> None:
         self._schedule = schedule
-        self._waiting = [
-            sum(schedule.id_at(parent) not in completed for parent in parents)
-            for parents in schedule.parent_positions
-        ]
-        self._ready = [
-            index
-            for index, count in enumerate(self._waiting)
-            if count == 0 and schedule.id_at(index) not in completed
-        ]
-        heapify(self._ready)
+        self._waiting = [len(parents) for parents in schedule.parent_positions]
+        done = schedule.positions_of(completed)
+        for index in done:
+            for child in schedule.child_positions[index]:
+                self._waiting[child] -= 1
+        self._ready = [index for index, count in enumerate(self._waiting) if count == 0]
+        if done:
+            self._ready = sorted(set(self._ready).difference(done))
 
     def __bool__(self) -> bool:
         return bool(self._ready)
 
     def pop(self) -> StateId:
         """The first ready state, which is no longer ready."""
-        return self._schedule.id_at(heappop(self._ready))
+        return self._schedule.id_at(self.pop_position())
+
+    def pop_position(self) -> int:
+        """As `pop`: its place in the plan."""
+        return heappop(self._ready)
 
     def completed(self, state_id: StateId) -> None:
         """What waited for this state only is ready now."""
-        for child in self._schedule.child_positions[self._schedule.position(state_id)]:
-            self._waiting[child] -= 1
-            if self._waiting[child] == 0:
+        self.completed_position(self._schedule.position(state_id))
+
+    def completed_position(self, index: int) -> None:
+        """As `completed`, of the state at a place in the plan."""
+        waiting = self._waiting
+        for child in self._schedule.child_positions[index]:
+            waiting[child] -= 1
+            if waiting[child] == 0:
                 heappush(self._ready, child)
 
 
