@@ -9,6 +9,7 @@ import json
 import platform
 import sys
 import timeit
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -20,9 +21,10 @@ from mfm_ops.machine.json_rules import Json
 from mfm_ops.machine.secrets import find_secret, find_secret_in_canonical, text_has_secret
 from tests.corpora.all_kinds import ALL_KINDS
 from tests.corpora.credentials import credentials, harmless_lines, harmless_values
-from tests.corpora.kinds import is_held_out
+from tests.corpora.kinds import Kind, is_held_out
 from tests.corpora.measure import false_alarms, is_found, recall
-from tests.corpora.tool_output import tool_outputs
+from tests.corpora.tool_output import ToolOutput, tool_outputs, unseen_outputs
+from tests.corpora.unseen import UNSEEN
 
 _ROUNDS = 12
 _MIB = 1 << 20
@@ -38,8 +40,12 @@ def _canonical(value: Json) -> bytes:
 
 def _half(*, held_out: bool) -> dict[str, object]:
     kinds = [kind for kind in ALL_KINDS if is_held_out(kind.name) is held_out]
+    return _figures(kinds, (one for one in tool_outputs() if one.held_out is held_out))
+
+
+def _figures(kinds: Sequence[Kind], outputs: Iterable[ToolOutput]) -> dict[str, object]:
     found = recall(kinds, rounds=_ROUNDS)
-    alarms = false_alarms(output for output in tool_outputs() if output.held_out is held_out)
+    alarms = false_alarms(outputs)
     return {
         "credential_kinds": len(kinds),
         "credentials": found.samples,
@@ -143,6 +149,7 @@ def main() -> None:
                 "orjson": orjson.__version__,
                 "development": _half(held_out=False),
                 "held_out": _half(held_out=True),
+                "last_set": _figures(UNSEEN, unseen_outputs()),
                 "first_corpus": _first_corpus(),
                 "hostile": _hostile(),
                 "cost_us": {

@@ -31,35 +31,37 @@ _OPTIONS: tuple[tuple[str, str, bool], ...] = (
 )
 _LOGIN_ONLY = re.compile(r"(?:docker|podman|nerdctl|helm|skopeo|oras|buildah|az|oc|ibmcloud|cf)")
 _PROGRAM = re.compile(
-    r"(?<![\w.-])(?:[\w./-]*/)?(" + "|".join(f"(?:{name})" for name, _, _ in _OPTIONS) + r")"
+    r"(?<![\w.-])(" + "|".join(f"(?:{name})" for name, _, _ in _OPTIONS) + r")"
     r"(?:\.exe)?(?=[ \t]+[-/\w])"
 )
 _WORDS = re.compile(r"""[ \t]*+((?:"[^"\n]{0,256}"|'[^'\n]{0,256}'|[^\s"'|;&<>]){1,300}+)""")
 _MAX_WORDS = 24
 _MAX_COMMAND_CHARS = 512
+# Counts are bounded throughout, so that a long row of blanks is not tried from each of its places.
+_ECHO = r"""\b(?:echo|printf) {1,8}(?:-n {1,8})?["']?"""
+_PIPED = r"""([^\s"'|%][^"'\n|%]{3,127}?)["']? {0,8}\| {0,8}"""
 _LINES = (
-    re.compile(r"""\becho +(?:-n +)?["']?([^"'\n|]{4,128}?)["']? *\| *sudo +(?:-\w+ +)*-S\b"""),
-    re.compile(r"""\becho +(?:-n +)?["']?[\w.-]{1,64}:([^"'\n|]{4,128}?)["']? *\| *chpasswd\b"""),
+    re.compile(_ECHO + _PIPED + r"sudo {1,8}(?:-\w{1,8} {1,8}){0,8}-S\b"),
+    re.compile(_ECHO + r"[\w.-]{1,64}:" + _PIPED + r"chpasswd\b"),
     re.compile(
-        r"""\b(?:echo|printf) +(?:-n +)?["']?([^"'\n|%]{4,128}?)["']? *\| *"""
-        r"""(?:docker secret create|gh secret set"""
-        r"""|[\w ./-]{1,64} --(?:password-stdin|stdin|passphrase-fd))\b"""
+        _ECHO + _PIPED + r"(?:docker secret create|gh secret set"
+        r"|[\w ./-]{1,64} --(?:password-stdin|stdin|passphrase-fd))\b"
     ),
     re.compile(r"""\blftp [^\n]{0,100}?-u[ =]?["']?[\w.-]{1,64},([^\s"']{3,128})"""),
-    re.compile(r"""\bnet use [^\n]{0,200}?/user:\S{1,64} +(?!/)(\S{4,128})"""),
+    re.compile(r"""\bnet use [^\n]{0,200}?/user:\S{1,64} {1,8}(?!/)(\S{4,128})"""),
     re.compile(
-        r"""assword:?[^\n]{0,20}"\s{0,8}\n?\s{0,8}send(?: --)? +"([^"\n]{4,128}?)(?:\\r|\\n)?\""""
+        r"""assword:?[^\n]{0,20}"\s{0,8}send(?: --)? {1,8}"([^"\n]{4,128}?)(?:\\r|\\n)?\""""
     ),
-    re.compile(r"""\bhtpasswd +-\w*b\w* +(?:-\w+ +)*\S+ +\S+ +(\S{4,128})"""),
     re.compile(
-        r"""\bcurl\b[^\n|;]{0,300}? (?:-u|--user|-U|--proxy-user)[ =]?["']?"""
-        r"""[^\s:"'<$-][^\s:"'<]{0,64}:([^\s"']{3,128})"""
+        r"""\bhtpasswd {1,8}-\w{0,8}b\w{0,8} {1,8}\S{1,256} {1,8}\S{1,256} {1,8}(\S{4,128})"""
     ),
     re.compile(r"""\bsmbclient\b[^\n]{0,200}? -U[ =]?["']?[\w.\\/-]{1,64}%([^\s"']{3,128})"""),
 )
-_CURL_COOKIE = re.compile(
-    r"""\bcurl\b[^\n|;]{0,300}? (?:-b|--cookie)[ =]?["']?[^"'\n=]{1,64}=([^\s"';]{16,256})"""
+_CURL = re.compile(r"\bcurl\b[^\n|;]{0,400}")
+_CURL_USER = re.compile(
+    r""" (?:-u|--user|-U|--proxy-user)[ =]?["']?[^\s:"'<$-][^\s:"'<]{0,64}:([^\s"']{3,128})"""
 )
+_CURL_COOKIE = re.compile(r""" (?:-b|--cookie)[ =]?["']?[^"'\n=]{1,64}=([^\s"';]{16,256})""")
 _SAMPLES = frozenset(("password", "passwd", "pass", "pwd", "secret", "passphrase", "your_password"))
 
 
@@ -82,8 +84,10 @@ def rule_in_command(text: str) -> str | None:
             at = word.end()
         if _holds_password(found[1], words):
             return "command_password"
-    for found in _CURL_COOKIE.finditer(text):
-        if looks_random(found[1]):
+    for request in set(_CURL.findall(text)):
+        if any(map(_exposes, _CURL_USER.findall(request))):
+            return "command_password"
+        if any(map(looks_random, _CURL_COOKIE.findall(request))):
             return "command_cookie"
     return None
 

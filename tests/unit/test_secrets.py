@@ -248,6 +248,8 @@ _MIB = 1 << 20
     [
         *("a", "password=", "password: ", "abandon ", "zoo abandon ", "--password ", "://", ":@"),
         *("://a:", "eyJ.", "secret\n", "Bearer ", "-----BEGIN PRIVATE KEY-----", 'password="'),
+        *("mysql -p ", "curl -u ", "echo a | sudo ", "Cookie: ", "<password>", "%2525", "SUlJ"),
+        *("://::::", ":5432:a:b:", "?key=", "add act age ", "key_A1b2C3d4E5f6G7h8I9 ", '{"a":'),
         *("passwordpassword_", "abc " * 11 + "x ", "A1b2-", "\\", "token token='", "5KJv"),
     ],
 )
@@ -255,6 +257,20 @@ def test_a_hostile_mebibyte_is_read_in_linear_time(piece: str) -> None:
     text = piece * (_MIB // len(piece))
     find_secret_in_canonical(_canonical({"text": text}))
     text_has_secret(text)
+
+
+@pytest.mark.parametrize(
+    ("opening", "piece"),
+    [
+        *(("mysql -p ", "a/"), ("htpasswd -", "b"), ("sudo -S | echo", " "), (" -p 7z", "-")),
+        *(("sudo -S | echo a", " "), ("-p curl ", "-u a "), ("curl", " "), ("login", " ")),
+        *(("token", " "), ("Cookie: ", "a=b;"), ("<a>", " "), ("password=", "\\'"), ("a", " ")),
+        *(("name: a", "\n"), ("identified by", " "), ("define(", " ")),
+        ("-----BEGIN PRIVATE KEY-----", "\n"),
+    ],
+)
+def test_one_long_command_is_read_in_linear_time(opening: str, piece: str) -> None:
+    text_has_secret(opening + piece * (_MIB // len(piece)))
 
 
 def test_depth_beyond_the_interpreters_stack_is_scanned() -> None:
