@@ -14,7 +14,7 @@ from typing import Any
 atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["mfm_ops", "transports"]):
-    import mfm_ops.machine.secret_search  # loaded late otherwise, and not instrumented
+    importlib.import_module("mfm_ops.machine.secret_search")  # loaded late otherwise
     from mfm_ops.machine.canonical import CanonicalError, canonical_json_bytes, parse_strict
     from mfm_ops.machine.errors import TransportFailure
     from mfm_ops.machine.secrets import find_secret, find_secret_in_canonical, text_has_secret
