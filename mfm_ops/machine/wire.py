@@ -127,14 +127,15 @@ class Variants(Wire):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if len(self.__pydantic_fields_set__) != 1:
             raise ValueError("exactly one variant is expected")
         return self
 
     @property
     def variant(self) -> str:
         """The name of the variant that is present."""
-        (name,) = self.model_fields_set
+        # Not `model_fields_set`, a property: this is asked several times for each event.
+        (name,) = self.__pydantic_fields_set__
         return name
 
     @property

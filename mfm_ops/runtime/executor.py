@@ -29,8 +29,9 @@ from mfm_ops.runtime.context import Snapshot
 from mfm_ops.runtime.drive import drive
 from mfm_ops.runtime.driver import is_alive, this_process
 from mfm_ops.runtime.facts import FactIndex
+from mfm_ops.runtime.follow import follow
 from mfm_ops.runtime.fork import load_overrides
-from mfm_ops.runtime.history import Folding, RunHistory, fold
+from mfm_ops.runtime.history import Folding, RunHistory
 from mfm_ops.runtime.live_io import RunIo
 from mfm_ops.runtime.manifests import load_manifest
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets, scanned_canonical_bytes
@@ -141,7 +142,7 @@ class Engine:
         take_over: bool = False,
     ) -> RunResult:
         folding = Folding(run_id)
-        history = folding.go_on(await stores.events.read_range(run_id, 1))
+        history = await follow(stores.events, folding)
         if history.status is not None:
             return history.result
         take_over = take_over or (lineage is not None and lineage.supersedes(history.driver))
@@ -177,7 +178,7 @@ class Engine:
                 if not take_over or not tries_left or failure.info.code != "run_busy":
                     raise
             # The old driver goes on writing until the mark fences it.
-            history = folding.go_on(await stores.events.read_range(run_id, history.head_seq + 1))
+            history = await follow(stores.events, folding)
             if history.status is not None:
                 return history.result
         return await drive(env)
@@ -210,7 +211,7 @@ class Engine:
     ) -> DriveEnv:
         source = None
         if config.replay_of is not None:
-            source = fold(config.replay_of, await stores.events.read_range(config.replay_of, 1))
+            source = await follow(stores.events, Folding(config.replay_of))
         # What a replay is told, its source was told; a live run remembers what it was told itself.
         told = source if config.io_mode is IoMode.Replay else history
         persister = Persister(stores.artifacts)

@@ -52,9 +52,10 @@ class Folding:
     """A fold that can go on when the stream has grown."""
 
     def __init__(self, run_id: RunId) -> None:
-        self._run_id = run_id
+        self.run_id = run_id
+        # The last event that was fed.
+        self.seq = 0
         self._history: RunHistory | None = None
-        self._seq = 0
         self._ts: int | None = None
 
     def go_on(self, envelopes: Iterable[EventEnvelope]) -> RunHistory:
@@ -67,18 +68,18 @@ class Folding:
         if self._history is None:
             raise StorageFailure(
                 StorageError(
-                    NotFound=error_info(
-                        "run_not_found", "there is no such run", run_id=self._run_id
-                    )
+                    NotFound=error_info("run_not_found", "there is no such run", run_id=self.run_id)
                 )
             )
-        self._history.head_seq = self._seq
+        self._history.head_seq = self.seq
         return self._history
 
     def _feed(self, envelope: EventEnvelope) -> None:
-        self._expect(envelope.run_id == self._run_id, "another_run")
-        self._expect(envelope.seq == self._seq + 1, "sequence_gap")
-        self._seq, self._ts = envelope.seq, envelope.ts_millis
+        if envelope.run_id != self.run_id:
+            raise self._broken("another_run")
+        if envelope.seq != self.seq + 1:
+            raise self._broken("sequence_gap")
+        self.seq, self._ts = envelope.seq, envelope.ts_millis
         event = envelope.event
         if event.variant == "Domain":
             self._domain(event.Domain, envelope)
@@ -101,9 +102,9 @@ class Folding:
             history.ended_ts_millis = self._ts
 
     def _started(self, body: ev.RunStarted) -> None:
-        self._expect(self._history is None and self._seq == 1, "started_twice")
+        self._expect(self._history is None and self.seq == 1, "started_twice")
         self._history = RunHistory(
-            run_id=self._run_id,
+            run_id=self.run_id,
             op_id=body.op_id,
             manifest_id=body.manifest_id,
             initial_snapshot_id=body.initial_snapshot_id,
@@ -143,12 +144,13 @@ class Folding:
             state.charged -= 1
 
     def _ended(self, history: RunHistory, state: StateRecord) -> None:
-        state.ended_ts_millis, state.ended_seq = self._ts, self._seq
+        state.ended_ts_millis, state.ended_seq = self._ts, self.seq
         history.failed_effects.pop(state.state_id, None)
         # An announced effect is over with its attempt; one of unknown outcome stays so.
-        for intent in list(history.open_intents.values()):
-            if intent.state_id == state.state_id:
-                del history.open_intents[intent.key]
+        if history.open_intents:
+            for intent in list(history.open_intents.values()):
+                if intent.state_id == state.state_id:
+                    del history.open_intents[intent.key]
 
     def _domain(self, event: DomainEvent, envelope: EventEnvelope) -> None:
         history = self._open_run()
@@ -279,14 +281,17 @@ class Folding:
 
     def _expect(self, holds: bool, reason: str) -> None:
         if not holds:
-            raise StorageFailure(
-                StorageError(
-                    Corruption=error_info(
-                        "history_invalid",
-                        "the event stream breaks a rule of its kind",
-                        run_id=self._run_id,
-                        seq=self._seq,
-                        reason=reason,
-                    )
+            raise self._broken(reason)
+
+    def _broken(self, reason: str) -> StorageFailure:
+        return StorageFailure(
+            StorageError(
+                Corruption=error_info(
+                    "history_invalid",
+                    "the event stream breaks a rule of its kind",
+                    run_id=self.run_id,
+                    seq=self.seq,
+                    reason=reason,
                 )
             )
+        )

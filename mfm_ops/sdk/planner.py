@@ -280,8 +280,9 @@ def _input_key(pipeline: Pipeline, port: str) -> ContextKey:
 
 
 def _check_graph(step: _Step, graph: StateGraph) -> None:
+    below = f"{step.op_path}."
     for node in graph.states:
-        if node.id.op_path != step.op_path:
+        if not node.id.startswith(below):
             raise _invalid_plan(
                 "a state's id must lie under its op's path",
                 op_id=step.op.op_id,
