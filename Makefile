@@ -1,7 +1,7 @@
 # `make run` and `make test` do all set-up on a fresh machine. PYTHON=python3.12 names an interpreter.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint bench crash histories lock clean setup setup-dev system
+.PHONY: help run test lint bench crash histories fuzz lock clean setup setup-dev system
 
 export PYTHON ?= python3
 export VENV ?= .venv

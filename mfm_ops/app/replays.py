@@ -26,6 +26,8 @@ __all__ = ["replay_run"]
 
 # A handler that goes on past the first alarm meets the next.
 _AGAIN_S: Final = 1.0
+# The timer counts microseconds, and none at all would be no timer.
+_LEAST_S: Final = 0.000_001
 
 
 class _Overdue(KeyboardInterrupt):
@@ -55,18 +57,18 @@ def replay_run(app: App, reference: str, *, timeout_s: float | None = None) -> d
     import asyncio
 
     progress = _Progress()
-    with app.store_to_read() as store, _stoppable(timeout_s):
-        try:
+    try:
+        with app.store_to_read() as store, _stoppable(timeout_s):
             verdict = asyncio.run(_replay(app, store, reference, progress))
-        except _Overdue:
-            info = error_info(
-                "replay_timeout",
-                "the replay did not end in time",
-                run_id=progress.run_id,
-                state_id=progress.state_id,
-                timeout_ms=round((timeout_s or 0) * 1000),
-            )
-            raise RunFailure(RunError(Other=info)) from None
+    except _Overdue:
+        info = error_info(
+            "replay_timeout",
+            "the replay did not end in time",
+            run_id=progress.run_id,
+            state_id=progress.state_id,
+            timeout_ms=round((timeout_s or 0) * 1000),
+        )
+        raise RunFailure(RunError(Other=info)) from None
     return verdict.model_dump(mode="json")
 
 
@@ -108,9 +110,10 @@ def _stoppable(timeout_s: float | None) -> Iterator[None]:
     before = {
         number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)
     }
-    if timeout_s is not None:
-        signal.setitimer(signal.ITIMER_REAL, timeout_s, _AGAIN_S)
     try:
+        # Within, since so short a time may be up at once.
+        if timeout_s is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(timeout_s, _LEAST_S), _AGAIN_S)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

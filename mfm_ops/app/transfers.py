@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from errno import EEXIST
+from errno import EEXIST, EISDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
@@ -151,11 +151,13 @@ def _written(target: str, *, force: bool) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    if force and path.exists() and not path.is_file():
+    if force and path.exists() and not (path.is_file() or path.is_dir()):
         # A device or a pipe is written to, not replaced.
         with path.open("wb") as stream:
             yield stream
         return
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), target)
     if path.exists() and not force:
         raise FileExistsError(EEXIST, os.strerror(EEXIST), target)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".mfm-export-")

@@ -29,7 +29,7 @@ def _print(session: Session, shell: str) -> None:
 completion = MfmCommand(
     "completion",
     callback=click.pass_obj(_print),
-    params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
+    params=[click.Argument(["shell"], metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))],
     help="Print the script that completes mfm's commands in a shell.",
     epilog=_EPILOG,
 )

@@ -10,7 +10,7 @@ from mfm_ops.app import Interrupted, Requirements
 from mfm_ops.cli.errors import CommandFailure, ExitCode, usage
 from mfm_ops.cli.op import finish, interrupted
 from mfm_ops.cli.options import read_json
-from mfm_ops.cli.run_options import requirement_options, watch_options, watching
+from mfm_ops.cli.run_options import Seconds, requirement_options, watch_options, watching
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.tree import MfmCommand
 from mfm_ops.machine.codes import error_info
@@ -38,7 +38,7 @@ def _cancel(session: Session, *, run: str, why: str, force: bool, wait: float) -
             "The request stays, and the driver obeys it when it can; `mfm run cancel --force` "
             "ends the run without it."
         )
-        raise CommandFailure(info, ExitCode.RUN_FAILED, hint=hint, run_id=run_id)
+        raise CommandFailure(info, ExitCode.STORE, hint=hint, run_id=run_id)
     session.show({"run_id": run_id, "phase": "Cancelled"}, f"cancelled {run_id}")
     return ExitCode.DONE
 
@@ -51,7 +51,7 @@ cancel = MfmCommand(
         click.Option(["--why"], default="", metavar="TEXT", help="Recorded with the request."),
         click.Option(
             ["--wait"],
-            type=click.FloatRange(min=0),
+            type=Seconds(min=0),
             default=30.0,
             metavar="SECONDS",
             help="How long to wait for the driver to end the run.  [default: 30]",

@@ -23,6 +23,7 @@ __all__ = [
     "ExitCode",
     "did_you_mean",
     "exit_code_for",
+    "interruption",
     "report",
     "translate",
     "usage",
@@ -63,6 +64,12 @@ def usage(message: str, *, hint: str | None = None) -> CommandFailure:
     return CommandFailure(error_info("usage", message), ExitCode.USAGE, hint=hint)
 
 
+def interruption() -> CommandFailure:
+    """Ctrl-C ended a command that drives no run."""
+    info = error_info("interrupted", "interrupted", signal="SIGINT")
+    return CommandFailure(info, ExitCode.INTERRUPTED, hint="Nothing is half done; type it again.")
+
+
 def exit_code_for(failure: MfmFailure) -> int:
     """The exit code of a failure that is not a run's own."""
     if isinstance(failure, SettingsFailure):
@@ -87,17 +94,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def translate(error: Exception, session: Session) -> CommandFailure:
     """Whatever ended a command, as the record that is reported."""
+    help_hint = f"`{session.command_path} --help` tells more."
     if isinstance(error, CommandFailure):
+        if error.info.code == "usage" and error.hint == hint_for("usage"):
+            error.hint = help_hint
         return error
     if isinstance(error, MfmFailure):
-        return CommandFailure(error.info, exit_code_for(error))
-    if isinstance(error, click.UsageError):
-        hint = f"`{error.ctx.command_path} --help` tells more." if error.ctx else None
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            return usage("A command is missing.", hint=hint)
-        return usage(error.format_message(), hint=hint)
+        hint = help_hint if error.info.code == "usage" else None
+        return CommandFailure(error.info, exit_code_for(error), hint=hint)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return usage("A command is missing.", hint=help_hint)
     if isinstance(error, click.ClickException):
-        return usage(error.format_message())
+        # Click lists choices in lines of their own.
+        return usage(" ".join(error.format_message().split()), hint=help_hint)
     if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         return translate(error.exceptions[0], session)
     if isinstance(error, OSError) and error.errno in _OUTPUT_ERRNOS and error.filename is None:

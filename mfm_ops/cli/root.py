@@ -27,7 +27,7 @@ Exit codes:
   4    divergence on replay or verify
   5    the run is parked until somebody resolves an effect
   6    the run was cancelled
-  130  interrupted by Ctrl-C, 143 by SIGTERM; the run can be resumed"""
+  130  interrupted by Ctrl-C (129 SIGHUP, 143 SIGTERM); the run can be resumed"""
 
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -90,7 +90,9 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
+        from mfm_ops.cli import errors
+
+        errors.report(errors.interruption(), as_json=session.wants_json(arguments))
         return INTERRUPTED
     except BrokenPipeError:
         raise

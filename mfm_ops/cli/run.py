@@ -38,6 +38,7 @@ run_group = MfmGroup(
     },
 )
 _SHOWN_BY_DEFAULT = 20
+_MOST_SHOWN = 2**31 - 1
 _SHOWN_REQUEST = 200
 
 
@@ -50,7 +51,7 @@ def _run_argument() -> click.Argument:
     "list",
     click.Option(
         ["--limit"],
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, _MOST_SHOWN),
         default=_SHOWN_BY_DEFAULT,
         metavar="N",
         help=f"How many to show, 0 for all.  [default: {_SHOWN_BY_DEFAULT}]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from mfm_ops.cli.output import is_terminal
 
 __all__ = [
     "RESERVED",
+    "Seconds",
     "requirement_options",
     "run_options",
     "run_options_from",
@@ -20,6 +22,27 @@ __all__ = [
 ]
 
 _MAX_U32: Final = 2**32 - 1
+_MAX_SECONDS: Final = 10_000_000.0
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds that every clock can count: finite, and at most some months."""
+
+    def __init__(self, *, min: float, min_open: bool = False) -> None:  # noqa: A002 - click's name
+        super().__init__(min=min, max=_MAX_SECONDS, min_open=min_open)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As click does, but for what is no number to wait for."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return seconds
+
+    def _describe_range(self) -> str:
+        # The upper bound is for machines.
+        return ""
 
 
 def watch_options() -> list[click.Parameter]:

@@ -29,10 +29,14 @@ _KEYS: Final[Mapping[str, str]] = {
 
 
 class Session:
-    """What the commands share. `options` are the global ones as far as they were parsed."""
+    """What the commands share.
+
+    `options` are the global ones as far as they were parsed, `command_path` the command's words.
+    """
 
     def __init__(self) -> None:
         self.options: dict[str, str] = {}
+        self.command_path = "mfm"
         self._settings: Settings | None = None
         self._ops: InstalledOps | None = None
         self._app: App | None = None

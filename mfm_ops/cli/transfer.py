@@ -94,10 +94,14 @@ def _export(session: Session, run: str, output: str, force: bool) -> None:
 
     if output == "-" and is_terminal(sys.stdout):
         raise usage("Standard output is a terminal.", hint="Write to a file with -o FILE.")
+    if not output:
+        raise usage("-o takes the name of a file, or - for standard output.")
     try:
         done: dict[str, Any] = transfers.export_file(session.app, run, output, force=force)
     except FileExistsError:
         raise usage("The file is there already.", hint="--force replaces it.") from None
+    except IsADirectoryError:
+        raise usage("That is a directory; -o takes the name of a file in it.") from None
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -120,6 +124,8 @@ def _export(session: Session, run: str, output: str, force: bool) -> None:
 def _import(session: Session, file: str) -> None:
     from mfm_ops.app import transfers
 
+    if not file:
+        raise usage("FILE is the name of an export, or - for standard input.")
     try:
         done: dict[str, Any] = transfers.import_file(session.app, file)
     except OSError as error:

@@ -63,6 +63,11 @@ class MfmCommand(click.Command):
             if taken.isdisjoint(option.opts)
         ]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; the session is told which command it is, for hints."""
+        ctx.ensure_object(Session).command_path = ctx.command_path
+        return super().parse_args(ctx, args)
+
 
 class MfmGroup(MfmCommand, click.Group):
     """Commands by name; `lazy` maps a name to `module:attribute` and its one line of help."""
@@ -74,8 +79,8 @@ class MfmGroup(MfmCommand, click.Group):
         self.lazy = dict(lazy or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """In the order in which they were written down."""
-        return [*self.lazy, *self.commands]
+        """In the order in which they were written down; those of modules of their own come last."""
+        return [*self.commands, *self.lazy]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, its module imported now."""

@@ -233,7 +233,7 @@ _NIX: tuple[_Row, ...] = (
     ("nix_request_invalid", "IoError.Transport", _PARSING, False, "pointer reason",
      "Correct the request at the named place; docs/nix.md describes it."),
     ("nix_app_not_allowed", "IoError.Transport", _PARSING, False, "reason",
-     "Allow the flake with --allow-flake REF; docs/nix.md says what an entry covers."),
+     "docs/nix.md says what each reason asks for; --allow-flake REF is for `not_in_allowlist`."),
     ("nix_manifest_lookup_failed", "IoError.Transport", _STORAGE, False, "",
      "The store does not hold the run's manifest; restore it from a backup."),
     ("nix_manifest_invalid", "IoError.Transport", _STORAGE, False, "",

@@ -52,7 +52,7 @@ async def test_a_stopped_driver_is_cancelled_by_force_and_does_no_harm_when_it_w
         run_id = await wait_for(mfm, entered)
         process.send_signal(signal.SIGSTOP)
         waited = mfm("run", "cancel", run_id, "--wait", "0.2", "--json")
-        assert (waited.code, waited.error["code"]) == (1, "run_busy")
+        assert (waited.code, waited.error["code"]) == (3, "run_busy")
         assert waited.error["details"]["pid"] == process.pid
         assert "--force" in waited.error["hint"]
         assert mfm("run", "cancel", run_id, "--force").code == 0

@@ -249,6 +249,12 @@ def test_an_endless_handler_is_ended_and_named(mfm: Mfm) -> None:
     assert '"state_id":"planted.main.planted"' in result.out
 
 
+def test_no_time_at_all_is_up_before_the_first_state(mfm: Mfm) -> None:
+    mfm("op", "planted")
+    result = mfm("run", "replay", "last", "--json", "--timeout", "1e-9")
+    assert (result.code, result.error["code"]) == (4, "replay_timeout")
+
+
 def test_ctrl_c_ends_even_a_handler_that_never_waits(mfm: Mfm) -> None:
     mfm("op", "planted", "--fault", "endless")
     with mfm.started("run", "replay", "last", environ={"ENDLESS": "1"}) as process:

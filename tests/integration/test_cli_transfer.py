@@ -143,6 +143,14 @@ def test_a_file_that_is_there_is_replaced_only_by_force(mfm: Mfm, finished: dict
     assert tarfile.is_tarfile(target)
 
 
+def test_a_directory_is_no_file_to_export_to(mfm: Mfm, finished: dict[str, Any]) -> None:
+    for force in ((), ("--force",)):
+        result = mfm("run", "export", "last", "-o", ".", *force)
+        assert result.code == 2
+        assert "error[usage]: That is a directory" in result.err
+        assert "--force" not in result.err
+
+
 def test_a_failed_export_leaves_no_file(mfm: Mfm, finished: dict[str, Any]) -> None:
     change(mfm.store, "DELETE FROM artifacts WHERE artifact = 3")
     result = mfm("run", "export", "last", "-o", "run.tar")

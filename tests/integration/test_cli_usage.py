@@ -44,6 +44,14 @@ WRONG = [
     (("run", "status"), "usage"),
     (("run", "status", "a", "b"), "usage"),
     (("run", "list", "--limit", "x"), "usage"),
+    (("run", "list", "--limit", "9" * 23), "usage"),
+    (("run", "replay", "last", "--timeout", "nan"), "usage"),
+    (("run", "replay", "last", "--timeout", "inf"), "usage"),
+    (("run", "cancel", "last", "--wait", "nan"), "usage"),
+    (("run", "cancel", "last", "--wait", "1e30"), "usage"),
+    (("run", "export", "last", "-o", ""), "usage"),
+    (("run", "import", ""), "usage"),
+    (("completion",), "usage"),
     (("--nope",), "usage"),
     (("--log-level", "loud", "run", "list"), "usage"),
     (("op", "nope"), "op_unknown"),
@@ -77,6 +85,27 @@ def test_a_wrong_command_line_is_told_on_stderr(
     assert f"error[{code}]: " in result.err
     assert "hint: " in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("--nope",), "mfm"),
+        (("op", "run_program", "--program-path"), "mfm op run_program"),
+        (("op", "run_program", "--program-path", "/x", "--allow-flake", "x"), "mfm op run_program"),
+        (("run", "fork", "last", "--set", "x"), "mfm run fork"),
+        (("run", "import", "/nowhere"), "mfm run import"),
+    ],
+)
+def test_a_usage_error_points_at_the_help_of_its_command(
+    mfm: Mfm, arguments: tuple[str, ...], command: str
+) -> None:
+    assert f"hint: `{command} --help` tells more.\n" in mfm(*arguments).err
+
+
+def test_what_is_wrong_is_told_in_one_line(mfm: Mfm) -> None:
+    first = mfm("completion").err.splitlines()[0]
+    assert first == "error[usage]: Missing argument 'SHELL'. Choose from: bash, zsh, fish"
 
 
 @pytest.mark.parametrize(
