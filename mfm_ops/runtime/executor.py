@@ -16,7 +16,6 @@ from mfm_ops.machine.config import BuildProvenance, IoMode, RunConfig, RunManife
 from mfm_ops.machine.engine import RunResult, StartRun, Stores
 from mfm_ops.machine.errors import (
     ContextFailure,
-    ErrorInfo,
     RunError,
     RunFailure,
     StorageFailure,
@@ -146,8 +145,7 @@ class Engine:
         if history.status is not None:
             return history.result
         take_over = take_over or (lineage is not None and lineage.supersedes(history.driver))
-        if not take_over and history.driver is not None and is_alive(history.driver):
-            raise _busy(run_id, history.driver)
+        _refuse_busy(history, take_over)
         persister = Persister(stores.artifacts)
         manifest = await load_manifest(persister, history.manifest_id)
         plan = self._build_plan(manifest)
@@ -173,14 +171,16 @@ class Engine:
             )
             try:
                 await self._mark(env, digest)
-                break
+                if env.io.writer.head_seq == history.head_seq + 1:
+                    break
             except RunFailure as failure:
-                if not take_over or not tries_left or failure.info.code != "run_busy":
+                if not tries_left or failure.info.code != "run_busy":
                     raise
-            # The old driver goes on writing until the mark fences it.
+            # In between wrote an old driver, which the mark is to fence, or who resolved an effect.
             history = await follow(stores.events, folding)
             if history.status is not None:
                 return history.result
+            _refuse_busy(history, take_over, but=env.driver.driver_id)
         return await drive(env)
 
     def _warn_of_another_build(self, history: RunHistory) -> None:
@@ -316,11 +316,10 @@ def _validate_plan(plan: ExecutionPlan) -> None:
     try:
         GraphValidator().validate(plan)
     except PlanInvalid as invalid:
-        error = invalid.error
-        body = error.value
+        body = invalid.error.value
         found = body.model_dump(mode="json") if body is not None else {}
         info = error_info(
-            "invalid_plan", "the plan cannot be executed", reason=error.variant, **found
+            "invalid_plan", "the plan cannot be executed", reason=invalid.error.variant, **found
         )
         raise RunFailure(RunError(InvalidPlan=info)) from None
 
@@ -336,11 +335,16 @@ def _as_run_failures() -> Iterator[None]:
         raise RunFailure(RunError(Context=failure.error)) from failure
 
 
+def _refuse_busy(history: RunHistory, take_over: bool, but: str = "") -> None:
+    driver = history.driver
+    if driver and not take_over and driver.get("driver_id") != but and is_alive(driver):
+        raise _busy(history.run_id, driver)
+
+
 def _busy(run_id: RunId, driver: dict[str, Json]) -> RunFailure:
     who = {key: driver[key] for key in ("driver_id", "pid", "host") if key in driver}
     return _run_failure("run_busy", "another process drives this run", run_id=run_id, **who)
 
 
 def _run_failure(code: str, message: str, **details: Json) -> RunFailure:
-    info: ErrorInfo = error_info(code, message, **details)
-    return RunFailure(RunError(Other=info))
+    return RunFailure(RunError(Other=error_info(code, message, **details)))
