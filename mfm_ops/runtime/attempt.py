@@ -3,11 +3,13 @@
 Whether there is another attempt, and what the run does next, is left to `walk`.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.codes import error_info
@@ -101,9 +103,13 @@ async def run_attempt(
                 )
             )
         snapshot = await _checkpoint(base, staged.delta(), persister)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt
+    except BaseException as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt
+        await _raise_what_came_from_outside(error)
         _over(io, recorder)
         info = _info_of(error, io)
+        if isinstance(io, LiveIo) and not io.may_repeat:
+            # Neither the handler's own error nor a deadline makes it safe to try again.
+            info = info.model_copy(update={"retryable": False})
         failure_id = await _failure_snapshot(base, staged, persister)
         failed = safe_error(StateError(state_id=node.id, info=info))
         writer.add_kernel(
@@ -132,6 +138,20 @@ async def _handle_until_stopped(
         # The handler's own answer counts where it came first.
         raise StateFailure(StateError(info=running.reason))
     return outcome
+
+
+async def _raise_what_came_from_outside(error: BaseException) -> None:
+    """An attempt that is cut short has not failed, whatever its handler makes of that.
+
+    Its own `sys.exit()` is its failure, and so is a cancellation among its own tasks only.
+    """
+    await checkpoint_if_cancelled()
+    if isinstance(error, (Exception, BaseExceptionGroup, SystemExit)):
+        return
+    task = asyncio.current_task()
+    cancelled = task is None or task.cancelling() > 0
+    if cancelled or not isinstance(error, asyncio.CancelledError):
+        raise error
 
 
 def _over(io: IoProvider, recorder: AttemptRecorder) -> None:
@@ -187,7 +207,7 @@ async def _failure_snapshot(
         return None
 
 
-def _info_of(error: Exception, io: IoProvider) -> ErrorInfo:
+def _info_of(error: BaseException, io: IoProvider) -> ErrorInfo:
     """The record of a failed handler; what is no fault of the state's is raised again.
 
     A handler's own task group wraps what its tasks raise, so the causes are looked at.

@@ -42,7 +42,8 @@ class _FanOut:
             raise CancelRequested
         if self._parked:
             raise RunParked
-        if self._failed:
+        if self._failed or self._frontier:
+            # Stopped where nothing ran that could have failed: what is left will not run.
             raise StateFailedForGood
 
     def _start_ready(self, tasks: TaskGroup) -> None:

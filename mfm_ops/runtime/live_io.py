@@ -93,6 +93,8 @@ class LiveIo:
         # Called when the last of them is settled.
         self.when_settled: Callable[[], None] | None = None
         self._over = self._waits_for_child = False
+        # An effect that failed may be half done: without an idempotency key nothing repeats it.
+        self.may_repeat = True
         self._effect = env.side_effects is SideEffectKind.ApplySideEffect
 
     @property
@@ -151,7 +153,7 @@ class LiveIo:
             self._waits_for_child = True
             raise
         except TransportFailure as failure:
-            raise IoFailure(IoError(Transport=self._after_effect(failure.info))) from None
+            raise self._failed(failure.info, transport) from None
         except Exception as error:
             if isinstance(error, StorageFailure) and isinstance(transport, EngineTransport):
                 self._run.writer.break_off(error)
@@ -162,7 +164,7 @@ class LiveIo:
                 "the transport raised an unexpected exception",
                 exception=type(error).__name__,
             )
-            raise IoFailure(IoError(Transport=crashed)) from None
+            raise self._failed(crashed, transport) from None
         return reply
 
     async def record_value(self, key: FactKey, value: Json) -> ArtifactId:
@@ -229,11 +231,13 @@ class LiveIo:
             info = error_info("io_attempt_over", "the attempt that this belongs to has ended")
             raise IoFailure(IoError(Other=info))
 
-    def _after_effect(self, info: ErrorInfo) -> ErrorInfo:
+    def _failed(self, info: ErrorInfo, transport: LiveIoTransport) -> IoFailure:
         """A failed effect may have happened all the same: repeating it needs its key."""
-        if not self._effect or self._env.idempotency_key is not None or not info.retryable:
-            return info
-        return info.model_copy(update={"retryable": False})
+        effect = self._effect and not isinstance(transport, EngineTransport)
+        if effect and self._env.idempotency_key is None:
+            self.may_repeat = False
+            info = info.model_copy(update={"retryable": False})
+        return IoFailure(IoError(Transport=info))
 
     async def _record_reply(
         self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply
@@ -309,6 +313,7 @@ class LiveIo:
             await self._run.writer.flush()
         except CancelRequested:
             # It is written; only the run is to end.
+            self._settled(fact.key)
             if linked is not None:
                 linked.recorded()
             raise

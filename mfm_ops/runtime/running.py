@@ -41,6 +41,9 @@ class RunningState:
     def end(self) -> None:
         """The attempt has ended: its end is buffered or durable."""
         self.open, self.deadline = False, None
+        if self.reason is not None and self.reason.retryable:
+            # It was the attempt's alone; what comes next is not to be stopped for it.
+            self.reason = None
 
     @property
     def in_doubt(self) -> list[tuple[FactKey, ArtifactId]]:
@@ -49,7 +52,8 @@ class RunningState:
 
     def stop(self, reason: ErrorInfo) -> None:
         """Stop the handler, or the wait for its next attempt; an effect in flight ends first."""
-        if self.reason is None:
+        # What ends the run outweighs what only ends an attempt.
+        if self.reason is None or self.reason.retryable:
             self.reason = reason
         self._obey()
 

@@ -176,9 +176,8 @@ class Walk:
             self.contexts.completed(node.id, base, outcome.snapshot)
             return
         while True:
-            if running.reason is not None and not running.reason.retryable:
+            if running.reason is not None:
                 raise StateFailedForGood
-            running.reason = None
             io = self._provider(node.id, attempt, meta)
             running.begin(attempt, io, self._attempt_deadline())
             try:

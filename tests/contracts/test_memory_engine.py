@@ -7,6 +7,7 @@ from tests.contracts.engine_children_suite import EngineChildrenSuite
 from tests.contracts.engine_control_suite import EngineControlSuite
 from tests.contracts.engine_fork_suite import EngineForkSuite
 from tests.contracts.engine_parallel_suite import EngineParallelSuite
+from tests.contracts.engine_stops_suite import EngineStopsSuite
 from tests.contracts.engine_suite import EngineSuite
 from tests.support import Bench
 
@@ -42,3 +43,7 @@ class TestMemoryEngineFork(EngineForkSuite):
 class TestMemoryEngineParallel(EngineParallelSuite):
     # Schedules differ in what the engine does, not in what the store does.
     schedules = 1000
+
+
+class TestMemoryEngineStops(EngineStopsSuite):
+    pass

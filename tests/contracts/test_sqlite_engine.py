@@ -19,6 +19,7 @@ from tests.contracts.engine_children_suite import EngineChildrenSuite
 from tests.contracts.engine_control_suite import EngineControlSuite
 from tests.contracts.engine_fork_suite import EngineForkSuite
 from tests.contracts.engine_parallel_suite import EngineParallelSuite
+from tests.contracts.engine_stops_suite import EngineStopsSuite
 from tests.contracts.engine_suite import EngineSuite
 from tests.support import CANARY, Bench, ask, chain_of, failure, reads, stored_bytes
 
@@ -54,6 +55,10 @@ class TestSqliteEngineFork(EngineForkSuite):
 
 
 class TestSqliteEngineParallel(EngineParallelSuite):
+    pass
+
+
+class TestSqliteEngineStops(EngineStopsSuite):
     pass
 
 

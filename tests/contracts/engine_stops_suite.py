@@ -1,0 +1,276 @@
+"""How states end that do not end by themselves, for every store: nothing is lost, nothing is said
+that is not so.
+
+Where handlers meet deadlines, cancellations, failing siblings and people that resolve effects.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from mfm_ops.machine.canonical import Json
+from mfm_ops.machine.codes import error_info
+from mfm_ops.machine.config import BackoffPolicy, Duration, Fixed, OnStateFailure, RunConfig
+from mfm_ops.machine.context import DynContext
+from mfm_ops.machine.engine import RunPhase
+from mfm_ops.machine.errors import IoFailure, TransportFailure
+from mfm_ops.machine.events import (
+    EVENT_CANCEL_REQUESTED,
+    EVENT_DEADLINE_EXCEEDED,
+    EVENT_DRIVER,
+    EVENT_EFFECT_UNKNOWN,
+    EventEnvelope,
+    RunStatus,
+)
+from mfm_ops.machine.ids import RunId
+from mfm_ops.machine.io import IoCall, IoProvider
+from mfm_ops.machine.recorder import EventRecorder
+from mfm_ops.machine.transport import LiveIoEnv
+from mfm_ops.runtime.control import Requester, resolve_effect
+from mfm_ops.runtime.history import StateStatus
+from mfm_ops.runtime.records import Resolution
+from tests.contracts.engine_fork_suite import asking, parked
+from tests.contracts.engine_parallel_suite import parallel
+from tests.support import (
+    Bench,
+    FaultyStore,
+    Handler,
+    ScriptedFactory,
+    Store,
+    ask,
+    chain_of,
+    config,
+    effect,
+    failure,
+    name_of,
+    plan_of,
+    sid,
+    state,
+    unordered,
+)
+
+ASKS = Requester("somebody@host", "a test", lambda: 7)
+WANTS_CANCEL: Json = {"who": "somebody", "why": "a test"}
+
+
+def run_config(mode: str, **changes: object) -> RunConfig:
+    base = config().model_copy(update=changes)
+    return parallel(4, base) if mode == "parallel" else base
+
+
+def converting(entered: anyio.Event) -> Handler:
+    """Makes a failure of its own out of whatever interrupts it."""
+
+    async def handle(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+        entered.set()
+        try:
+            await anyio.sleep_forever()
+        except BaseException:  # noqa: BLE001 - that is what the tests are about
+            raise failure() from None
+
+    return handle
+
+
+async def awaits_a_cancelled_task(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+    task = asyncio.ensure_future(anyio.sleep_forever())
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+async def exits(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+    raise SystemExit(0)
+
+
+MODES = pytest.mark.parametrize("mode", ["sequential", "parallel"])
+
+
+class EngineStopsSuite:
+    """One rule a test; `store` and `bench` are the subclass's fixtures."""
+
+    @MODES
+    @pytest.mark.parametrize(
+        ("handler", "raised"), [(awaits_a_cancelled_task, "CancelledError"), (exits, "SystemExit")]
+    )
+    async def test_what_a_handler_does_to_itself_fails_its_state_and_nothing_else(
+        self, bench: Bench, mode: str, handler: Handler, raised: str
+    ) -> None:
+        finishing = run_config(mode, on_state_failure=OnStateFailure.FinishRunning)
+        result = await bench.start(unordered(other=state(), own=state(handler)), finishing)
+        history = await bench.history(result.run_id)
+        assert history.status is RunStatus.Failed
+        assert history.states[sid("other")].status is StateStatus.completed
+        error = history.states[sid("own")].error
+        assert error is not None
+        assert (error.info.code, error.info.details) == ("state_panicked", {"exception": raised})
+
+    @MODES
+    async def test_a_handler_cannot_turn_a_cancellation_into_a_failure(
+        self, bench: Bench, mode: str
+    ) -> None:
+        entered, run_id = anyio.Event(), RunId.random()
+        plan = chain_of(state(converting(entered)), state())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: bench.start(plan, run_config(mode), run_id=run_id))
+            await entered.wait()
+            await bench.say(run_id, EVENT_CANCEL_REQUESTED, WANTS_CANCEL)
+        history = await bench.history(run_id)
+        assert history.status is RunStatus.Cancelled
+        error = history.states[sid("s0")].error
+        assert error is not None
+        assert error.info.code == "run_cancelled"
+
+    @MODES
+    @pytest.mark.parametrize("max_attempts", [1, 2])
+    async def test_a_handler_cannot_turn_an_interruption_into_a_failure(
+        self, bench: Bench, mode: str, max_attempts: int
+    ) -> None:
+        entered, run_id = anyio.Event(), RunId.random()
+        base = config(max_attempts=max_attempts)
+        plan = chain_of(state(converting(entered)), state())
+        async with anyio.create_task_group() as tasks:
+            chosen = parallel(4, base) if mode == "parallel" else base
+            tasks.start_soon(lambda: bench.start(plan, chosen, run_id=run_id))
+            await entered.wait()
+            tasks.cancel_scope.cancel()
+        history = await bench.history(run_id)
+        assert history.status is None
+        assert all(each.status is StateStatus.running for each in history.states.values())
+
+    async def test_an_effect_whose_answer_is_recorded_is_not_said_to_be_unknown(
+        self, store: Store
+    ) -> None:
+        run_id = RunId.random()
+
+        async def answer(call: IoCall, env: LiveIoEnv) -> int:
+            await bench.say(run_id, EVENT_CANCEL_REQUESTED, WANTS_CANCEL)
+            return 1
+
+        bench = Bench(store, world=ScriptedFactory(answer))
+        result = await bench.start(chain_of(effect(asking("pay")), state()), run_id=run_id)
+        assert result.phase is RunPhase.Cancelled
+        assert len(await bench.fact_map(run_id)) == 1
+        assert EVENT_EFFECT_UNKNOWN not in await bench.names(run_id)
+
+    @MODES
+    async def test_a_run_past_its_deadline_fails_though_its_last_handler_ended_well(
+        self, store: Store, mode: str
+    ) -> None:
+        async def answer(call: IoCall, env: LiveIoEnv) -> int:
+            # Longer than the deadline, and than it takes to notice that it has passed.
+            await anyio.sleep(0.15)
+            return 1
+
+        async def pay(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            await io.call(ask("pay"))
+
+        bench = Bench(store, world=ScriptedFactory(answer))
+        plan = plan_of({"pay": effect(pay), "one": state(), "two": state()}, "pay>one", "pay>two")
+        result = await bench.start(plan, run_config(mode, run_deadline_ms=1))
+        assert result.phase is RunPhase.Failed
+        history = await bench.history(result.run_id)
+        assert list(history.states) == [sid("pay")]
+        assert history.states[sid("pay")].status is StateStatus.completed
+        assert EVENT_DEADLINE_EXCEEDED in await bench.names(result.run_id)
+
+    async def test_a_state_past_its_deadline_is_not_tried_again_once_another_has_failed(
+        self, store: Store
+    ) -> None:
+        """Its effect in flight ends first, and may take longer than both."""
+        failed = anyio.Event()
+
+        async def answer(call: IoCall, env: LiveIoEnv) -> int:
+            await failed.wait()
+            await anyio.sleep(0.2)
+            return 1
+
+        async def pay(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            await io.call(ask("pay"))
+            await anyio.sleep_forever()
+
+        async def fail(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            if len(calls) == 1:
+                calls.append("fail")
+                await anyio.sleep_forever()
+            failed.set()
+            raise failure(retryable=False)
+
+        calls = ["pay"]
+        bench = Bench(store, world=ScriptedFactory(answer))
+        base = config(max_attempts=5).model_copy(update={"state_deadline_ms": 50})
+        result = await bench.start(unordered(a=effect(pay), z=state(fail)), parallel(4, base))
+        history = await bench.history(result.run_id)
+        assert history.status is RunStatus.Failed
+        assert history.states[sid("a")].attempts == 1
+        error = history.states[sid("a")].error
+        assert error is not None
+        assert error.info.code == "state_cancelled"
+
+    async def test_a_backoff_is_waited_for_after_a_deadline_too(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waited: list[float] = []
+        sleep = anyio.sleep
+
+        async def remembered(delay: float) -> None:
+            await sleep(0.001 if delay == 70 else delay)
+            if delay == 70:
+                waited.append(delay)
+
+        async def hang(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            await anyio.sleep_forever()
+
+        monkeypatch.setattr(anyio, "sleep", remembered)
+        backoff = BackoffPolicy(Fixed=Fixed(delay=Duration.from_millis(70_000)))
+        late = config(max_attempts=3, backoff=backoff).model_copy(update={"state_deadline_ms": 1})
+        result = await bench.start(chain_of(state(hang)), late)
+        assert result.phase is RunPhase.Failed
+        assert waited == [70, 70]
+
+    @pytest.mark.parametrize("how", ["deadline", "an error of its own"])
+    @pytest.mark.parametrize(("key", "times"), [(None, 1), ("k", 2)])
+    async def test_an_effect_that_failed_is_not_repeated_without_its_key(
+        self, store: Store, how: str, key: str | None, times: int
+    ) -> None:
+        async def answer(call: IoCall, env: LiveIoEnv) -> None:
+            raise TransportFailure(error_info("exec_timeout", "half of it was done"))
+
+        async def pay(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            try:
+                await io.call(ask("pay"))
+            except IoFailure:
+                if how == "deadline":
+                    await anyio.sleep_forever()
+                raise failure(retryable=True) from None
+
+        bench = Bench(store, world=ScriptedFactory(answer))
+        twice = config(max_attempts=2).model_copy(update={"state_deadline_ms": 50})
+        result = await bench.start(chain_of(effect(pay, key)), twice)
+        assert result.phase is RunPhase.Failed
+        assert len(bench.world.calls) == times
+
+    @pytest.mark.parametrize(
+        ("found", "phase", "calls"),
+        [
+            (Resolution.completed, RunPhase.Completed, 1),
+            (Resolution.failed, RunPhase.Failed, 1),
+            (Resolution.retry, RunPhase.Completed, 2),
+        ],
+    )
+    async def test_a_resume_obeys_what_is_resolved_while_it_begins(
+        self, store: Store, found: Resolution, phase: RunPhase, calls: int
+    ) -> None:
+        bench, run_id, made = await parked(store)
+        between = FaultyStore(store)
+
+        async def resolve(events: Sequence[EventEnvelope]) -> None:
+            if name_of(events[0]) == EVENT_DRIVER:
+                between.before_append = None
+                await resolve_effect(bench.stores, run_id, sid("s0"), found, ASKS, result="paid")
+
+        between.before_append = resolve
+        resuming = Bench(between, world=bench.world, plan=bench.plan)  # type: ignore[arg-type]
+        assert (await resuming.resume(run_id)).phase is phase
+        assert len(made) == calls
