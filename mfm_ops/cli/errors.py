@@ -29,7 +29,7 @@ __all__ = [
     "usage",
 ]
 
-_OUTPUT_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG})
+_OUTPUT_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EBADF})
 
 
 class ExitCode(IntEnum):
@@ -110,7 +110,9 @@ def translate(error: Exception, session: Session) -> CommandFailure:
     if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         return translate(error.exceptions[0], session)
     if isinstance(error, OSError) and error.errno in _OUTPUT_ERRNOS and error.filename is None:
-        return usage("The output cannot be written.", hint="Is the disk full?")
+        return usage(
+            "The output cannot be written.", hint="Is the disk full, or standard output closed?"
+        )
     logging.getLogger(__name__).debug("unexpected exception", exc_info=error)
     info = error_info(
         "internal_error", "mfm met an unexpected exception.", exception=type(error).__name__

@@ -9,13 +9,19 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run `mfm` with this process's arguments and exit with its code."""
+    _open_closed_streams()
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
         # Before click is imported: that alone would triple the time of this answer.
         from mfm_ops import __version__
 
-        print(f"mfm {__version__}")
-        return
+        try:
+            print(f"mfm {__version__}", flush=True)
+        except OSError:
+            # What cannot be written is told below, as for every command.
+            pass
+        else:
+            return
     # Imports make objects by the hundred thousand, and they stay: looking through them every 700
     # objects, as is the default, would take a tenth of a short command's time.
     gc.set_threshold(100_000)
@@ -30,6 +36,24 @@ def main() -> None:
     # Nor is there anything to be found in them when the process ends.
     gc.freeze()
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Put something in the place of standard streams that the caller has closed.
+
+    Python has None for them, and the next file that is opened would get their number: what is
+    written to a stream would end up in it.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a descriptor, for good
+    if sys.stdout is None:
+        # For reading alone, so that writing fails: nobody gets what was asked for.
+        os.open(os.devnull, os.O_RDONLY)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        os.open(os.devnull, os.O_WRONLY)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

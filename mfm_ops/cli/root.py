@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
@@ -16,7 +17,6 @@ from mfm_ops.cli.tree import MfmGroup
 __all__ = ["root", "run"]
 
 COMPLETE_VARIABLE = "_MFM_COMPLETE"
-INTERRUPTED = 130
 
 EXIT_CODES = """\b
 Exit codes:
@@ -72,12 +72,36 @@ def run(arguments: Sequence[str]) -> int:
         code = _run(arguments, session)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has had enough, as `head` has: no failure. Python's own last flush of stdout
-        # must not complain about it either.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has had enough, as `head` has: no failure.
+        _discard(sys.stdout)
         return 0
+    except OSError as error:
+        return _fail(error, session, as_json=False)
     return code
+
+
+def _fail(error: Exception, session: Session, *, as_json: bool) -> int:
+    """Report a failure as far as anybody can be told; its exit code."""
+    from mfm_ops.cli import errors
+
+    failure = errors.translate(error, session)
+    try:
+        errors.report(failure, as_json=as_json)
+        sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout)
+        # Where standard output takes no document, standard error may take a line.
+        try:
+            errors.report(failure, as_json=False)
+        except OSError:
+            _discard(sys.stderr)
+    return failure.exit_code
+
+
+def _discard(stream: TextIO) -> None:
+    """Drop what cannot be written, so that Python's own last flush does not complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: Sequence[str], session: Session) -> int:
@@ -92,8 +116,7 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     except (KeyboardInterrupt, click.Abort):
         from mfm_ops.cli import errors
 
-        errors.report(errors.interruption(), as_json=session.wants_json(arguments))
-        return INTERRUPTED
+        return _fail(errors.interruption(), session, as_json=session.wants_json(arguments))
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets one record of it
@@ -103,7 +126,5 @@ def _run(arguments: Sequence[str], session: Session) -> int:
         if isinstance(error, click.exceptions.NoArgsIsHelpError) and not as_json:
             print(error.format_message(), file=sys.stderr)
             return errors.ExitCode.USAGE
-        failure = errors.translate(error, session)
-        errors.report(failure, as_json=as_json)
-        return failure.exit_code
+        return _fail(error, session, as_json=as_json)
     return result if isinstance(result, int) else 0

@@ -145,7 +145,11 @@ export_command = MfmCommand(
     params=[
         click.Argument(["run"], metavar="RUN"),
         click.Option(
-            ["-o", "--output"], metavar="FILE", required=True, help="The file; - is stdout."
+            ["-o", "--output"],
+            metavar="FILE",
+            type=click.Path(),
+            required=True,
+            help="The file; - is stdout.",
         ),
         click.Option(["--force"], is_flag=True, help="Replace a file that is there already."),
     ],
@@ -157,7 +161,7 @@ export_command = MfmCommand(
 import_command = MfmCommand(
     "import",
     callback=click.pass_obj(_import),
-    params=[click.Argument(["file"], metavar="FILE")],
+    params=[click.Argument(["file"], metavar="FILE", type=click.Path())],
     help="Add the runs of an export to the store; - is standard input.\n\n"
     "The whole file is verified before anything is stored. A run that is here already stays as it "
     "is, or is extended where the file knows more of it.",

@@ -332,3 +332,67 @@ def test_colour_is_for_terminals_that_want_it(mfm: Mfm) -> None:
     assert "\x1b" not in on_terminal(mfm, "nope", TERM="xterm", NO_COLOR="1")
     assert "\x1b" not in on_terminal(mfm, "nope", TERM="dumb")
     assert "\x1b" not in mfm("nope").err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("redirection", "told"),
+    [(">&-", True), (">/dev/full", True), (">&- 2>&-", False), (">/dev/full 2>/dev/full", False)],
+)
+@pytest.mark.parametrize("command", ["--version", "ops list", "nope"])
+def test_an_output_that_cannot_be_written_is_a_failure(
+    mfm: Mfm, command: str, redirection: str, told: bool, as_json: bool
+) -> None:
+    json_flag = "--json" if as_json else ""
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {json_flag} {command} {redirection}', "sh", *COMMAND],
+        env=mfm.environ,
+        cwd=mfm.directory,
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.startswith(b"error[usage]: ") == told
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
+def test_data_reaches_standard_output_whatever_becomes_of_the_other_streams(
+    mfm: Mfm, redirection: str
+) -> None:
+    words = " ".join(mfm.program("echo", "1"))
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {words} --progress {redirection}', "sh", *COMMAND],
+        env=mfm.environ,
+        cwd=mfm.directory,
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"1\n")
+
+
+def test_closed_standard_input_is_empty(mfm: Mfm) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" run import - <&-', "sh", *COMMAND],
+        env=mfm.environ,
+        cwd=mfm.directory,
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"error[export_not_mfm]")
+
+
+def test_a_failure_whose_reader_has_left_is_still_a_failure(mfm: Mfm) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "nope", "--json"],
+        env=mfm.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=50) == 2
