@@ -139,7 +139,7 @@ def renewed(manifest: RunManifest, registry: Mapping[OpId, AnyOperation]) -> Run
         RunFailure: `manifest_mismatch`.
     """
     pipeline, given = read_input_params(manifest)
-    alone = pipeline.machine_id == pipeline.steps[0].op_id and len(pipeline.steps) == 1
+    alone = str(pipeline.machine_id) == str(pipeline.steps[0].op_id) and len(pipeline.steps) == 1
     steps = [
         step.model_copy(update={"op_version": registry[step.op_id].op_version})
         if step.op_id in registry
