@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.counting_server import CountingServer
 from tests.crash.rounds import Drivers
+from tests.crash.turns import Theatre
 
 # Both read nothing but their arguments and standard input.
 PROGRAMS = {
@@ -35,4 +37,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drivers(programs: Path) -> Iterator[Drivers]:
     server = Drivers(programs)
     yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def theatre(drivers: Drivers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    """The drivers' server, and one that counts what drivers send."""
+    server = CountingServer(tmp_path_factory.mktemp("server") / "journal")
+    yield Theatre(drivers, server)
     server.close()

@@ -9,6 +9,7 @@ process, which has imported all that a driver needs and started nothing.
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ import mfm_ops.app.reports
 import mfm_ops.cli.op
 import mfm_ops.cli.session
 import mfm_ops.ops.keystore
+import mfm_ops.runtime.child_transport
 import mfm_ops.sdk.launcher
 import mfm_ops.sdk.planner
 import mfm_ops.sdk.provenance  # noqa: F401
@@ -36,6 +38,7 @@ from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
 from tests.crash.door import Watcher, install
 from tests.crash.plans import RUN, Place, World, mixed_config, mixed_plan, sources
+from tests.crash.scenes import act
 from tests.crash.watchers import DiskLog, Executioner, FaultyDisk
 from tests.support import BUILD, start_of
 
@@ -70,6 +73,21 @@ def drive(place: Place, watcher: Watcher, *, resume: bool) -> RunResult:
         store.close()
 
 
+def play(place: Place, watcher: Watcher, job: list[Any]) -> str:
+    """One act of a scene; as `perform` tells it."""
+    install(watcher)
+
+    async def work(store: SqliteStore) -> str:
+        return await act(store, place, watcher, job)
+
+    store = open_sqlite_store(place.store)
+    try:
+        phase = anyio.run(work, store)
+    finally:
+        store.close()
+    return "" if phase == RunPhase.Completed.value else phase
+
+
 def command(place: Place, watcher: Watcher, arguments: list[str]) -> int:
     """Be the command line: its standard output goes to a file; the exit code."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(place.directory / "home")}
@@ -92,7 +110,7 @@ def command(place: Place, watcher: Watcher, arguments: list[str]) -> int:
 def perform(job: dict[str, Any]) -> str:
     """Do a job in this process; "" for a completed run, else how it ended: a phase or a code.
 
-    A command tells its exit code.
+    A command tells its exit code, an act that drives no run nothing.
     """
     directory, programs, world = (Path(job[n]) for n in ("directory", "programs", "world"))
     place = Place(directory, programs, world, job["wave"])
@@ -109,6 +127,8 @@ def perform(job: dict[str, Any]) -> str:
     try:
         if job["command"]:
             return str(command(place, watcher, job["command"]))
+        if job["act"]:
+            return play(place, watcher, job["act"])
         result = drive(place, watcher, resume=job["resume"])
     except MfmFailure as failure:
         return str(failure.info.code)
@@ -119,6 +139,10 @@ def serve() -> None:
     """One job after the other, until nobody asks any more."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    # The backend is imported by the first loop, the sockets' part by the first connection.
+    anyio.run(anyio.sleep, 0)
+    # What is here stays: no fork's collector touches its pages, which would copy them.
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         reading, writing = os.pipe()

@@ -18,7 +18,7 @@ import apsw
 
 from mfm_ops.app.rules import FoldRules
 from mfm_ops.machine.events import EventEnvelope
-from mfm_ops.machine.ids import ArtifactId
+from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.runtime.history import RunHistory, StateStatus, fold
 from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
 from mfm_ops.storage.verify import verify_store
@@ -34,6 +34,7 @@ __all__ = [
     "open_attempts",
     "recorded",
     "verify",
+    "verify_all",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,11 +72,17 @@ class Drivers:
         return Place(directory, self.programs, world or directory, wave)
 
     def work(
-        self, place: Place, *watch: Any, resume: bool = False, command: Sequence[str] = ()
+        self,
+        place: Place,
+        *watch: Any,
+        resume: bool = False,
+        command: Sequence[str] = (),
+        act: Sequence[Any] = (),
     ) -> Outcome:
         """Drive the run of `place` in a process of its own; nothing of that is left after it.
 
         With a `command` of mfm, `end` is its exit code, and the file `out` its standard output.
+        An `act` is one of a scene.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -87,6 +94,7 @@ class Drivers:
             "watch": watch or ["kill", None],
             "resume": resume,
             "command": list(command),
+            "act": list(act),
         }
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
@@ -136,30 +144,33 @@ def look_at(store: Path) -> Iterator[SqliteStore]:
 
 
 async def verify(store: SqliteStore) -> list[EventEnvelope]:
-    """Check all that the store holds; the run's events. What is wrong is an exception.
+    """Check all that the store holds; the run's events. What is wrong is an exception."""
+    return (await verify_all(store)).get(RUN, [])
+
+
+async def verify_all(store: SqliteStore) -> dict[RunId, list[EventEnvelope]]:
+    """Check all that the store holds; the events of each run. What is wrong is an exception.
 
     Looks for itself, and asks `mfm store verify` too: both must find nothing.
     """
     with store.audit() as audit:
         report = await verify_store(audit, FoldRules)
     assert report.findings == []
-    events: list[EventEnvelope] = []
+    runs: dict[RunId, list[EventEnvelope]] = {}
     for line in await store.list_runs():
-        found = await store.read_range(line.run_id, 1)
-        assert len(found) == line.head_seq
-        if line.run_id == RUN:
-            events = found
+        runs[line.run_id] = await store.read_range(line.run_id, 1)
+        assert len(runs[line.run_id]) == line.head_seq
     artifacts = set(await store.find_artifacts("", limit=10_000))
     for artifact in artifacts:
         await store.get(artifact)
-    for event in events:
+    for event in (event for events in runs.values() for event in events):
         named = set(re.findall(r'_id":"([0-9a-f]{64})"', event.model_dump_json()))
         assert named <= artifacts, "an event names what is not there"
     connection = apsw.Connection(str(store.path), flags=apsw.SQLITE_OPEN_READONLY)
     assert connection.pragma("integrity_check") == "ok"
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
     connection.close()
-    return events
+    return runs
 
 
 def recorded(events: list[EventEnvelope]) -> set[str]:
@@ -173,13 +184,13 @@ def open_attempts(events: list[EventEnvelope]) -> int:
     return sum(state.status is StateStatus.running for state in states)
 
 
-def end_of(events: list[EventEnvelope]) -> End:
+def end_of(events: list[EventEnvelope], run_id: RunId = RUN) -> End:
     """The end of a run, which must be there.
 
     A clock's or random source's key names the attempt that asked, and an orphan is an attempt: of
     these facts those count that the completed attempt saw.
     """
-    history = fold(RUN, events)
+    history = fold(run_id, events)
     assert all(s.status is StateStatus.completed for s in history.states.values())
     facts = {}
     for key, fact in history.facts.items():
