@@ -86,6 +86,7 @@ async def _work_with_children(env: DriveEnv, walk: Walk) -> _End:
     end = await _work(env, walk)
     if env.children is None or end not in (_End.completed, _End.parked):
         return end
+    env.children.go_on()
     with anyio.CancelScope() as waiting:
         walk.waiting = waiting
         if walk.stopped is not None:
@@ -101,6 +102,9 @@ async def _work(env: DriveEnv, walk: Walk) -> _End:
         if writer.cancel_requested or (env.history and env.history.cancel_requested):
             raise CancelRequested
         await walk.settle()
+        if env.children is not None:
+            # Not before: children of a run that is to end must begin nothing any more.
+            env.children.go_on()
         mode = config.execution_mode.value
         if config.execution_mode.variant == "FanOutJoin" and mode is not None:
             writer.gathers = True
@@ -108,8 +112,6 @@ async def _work(env: DriveEnv, walk: Walk) -> _End:
             await fan_out(walk, mode.max_concurrency, on_failure)
         else:
             for node in walk.remaining():
-                if writer.cancel_requested:
-                    raise CancelRequested
                 await walk.execute(node)
     except CancelRequested:
         return _End.cancelled

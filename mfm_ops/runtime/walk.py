@@ -39,6 +39,7 @@ from mfm_ops.runtime.replay_io import ReplayIo
 from mfm_ops.runtime.router import Router, TransportRegistry
 from mfm_ops.runtime.running import RunningState
 from mfm_ops.runtime.scheduler import Frontier, Schedule
+from mfm_ops.runtime.writer import CancelRequested
 
 if TYPE_CHECKING:
     from mfm_ops.runtime.child_lineage import Lineage
@@ -154,7 +155,10 @@ class Walk:
         Raises:
             StateFailedForGood: its attempts are used up, or the failure is not retryable.
             RunParked: it began an effect whose outcome is unknown.
+            CancelRequested: the run is to end, so nothing more begins.
         """
+        if self._writer.cancel_requested:
+            raise CancelRequested
         running = self._running[node.id] = RunningState(node.id)
         if self.stopped is not None:
             running.stop(self.stopped)

@@ -139,6 +139,20 @@ class EngineStopsSuite:
         assert history.status is None
         assert all(each.status is StateStatus.running for each in history.states.values())
 
+    @MODES
+    async def test_no_state_begins_once_a_request_to_cancel_was_met(
+        self, bench: Bench, mode: str
+    ) -> None:
+        run_id = RunId.random()
+
+        async def ask_for_the_end(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            await bench.say(run_id, EVENT_CANCEL_REQUESTED, WANTS_CANCEL)
+
+        plan = chain_of(state(ask_for_the_end), state(), state())
+        result = await bench.start(plan, run_config(mode), run_id=run_id)
+        assert result.phase is RunPhase.Cancelled
+        assert list((await bench.history(run_id)).states) == [sid("s0")]
+
     async def test_an_effect_whose_answer_is_recorded_is_not_said_to_be_unknown(
         self, store: Store
     ) -> None:
