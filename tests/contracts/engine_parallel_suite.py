@@ -355,12 +355,15 @@ class EngineParallelSuite:
 
         async def slow(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
             await parked.wait()
+            while EVENT_EFFECT_UNKNOWN not in await bench.names(run_id):
+                await checkpoint()
             for _ in range(50):
                 await checkpoint()
 
+        run_id = RunId.random()
         bench = a_bench(store, world=ScriptedFactory(answer))
         plan = plan_of({"pay": effect(apply), "slow": state(slow), "after": state()}, "slow>after")
-        result = await bench.start(plan, parallel())
+        result = await bench.start(plan, parallel(), run_id=run_id)
         assert result.phase is RunPhase.Running
         history = await bench.history(result.run_id)
         assert history.parked
