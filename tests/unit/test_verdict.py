@@ -355,10 +355,12 @@ def test_runs_of_any_plan_and_schedule_are_reproduced(data: st.DataObject) -> No
             mode = ExecutionMode.fan_out_join(at_once)
             base = base.model_copy(update={"execution_mode": mode})
         scene.plan, scene.run_config = plan, base
-        await scene.bench.start(plan, base, run_id=scene.run_id)
+        result = await scene.bench.start(plan, base, run_id=scene.run_id)
         verdict = await scene.replay()
         assert verdict.divergences == ()
-        assert StateResult.not_replayed not in {one.result for one in verdict.states}
+        # Unequal writes of `k0` fail the state that joins them, which stops those beside it.
+        if result.phase is RunPhase.Completed:
+            assert StateResult.not_replayed not in {one.result for one in verdict.states}
 
     anyio.run(check)
 
