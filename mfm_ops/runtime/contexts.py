@@ -1,18 +1,21 @@
 """The contexts of one run: from which snapshot a state starts, and what the run ends with.
 
-How snapshots merge is decided in `scheduler`; this keeps what completed states left, and loads
-what an earlier driver stored. A forked run's overrides count as writes of the state it forked at.
+A state sees the initial context plus what its ancestors wrote (the contract, section 5). With one
+parent that is the parent's own snapshot; only joins merge, as `merging` decides. This keeps what
+completed states left, and loads what an earlier driver stored. A forked run's overrides count as
+writes of the state it forked at.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.errors import ContextFailure
 from mfm_ops.machine.ids import ArtifactId, StateId
 from mfm_ops.runtime.context import Delta, Snapshot
 from mfm_ops.runtime.history import StateRecord, StateStatus
+from mfm_ops.runtime.merging import Merging
 from mfm_ops.runtime.persist import Persister
-from mfm_ops.runtime.scheduler import Schedule, merge
+from mfm_ops.runtime.scheduler import Schedule
 
 __all__ = ["RunContexts"]
 
@@ -41,8 +44,12 @@ class RunContexts:
         self._deltas: dict[StateId, Delta] = {}
         # Snapshots of states whose successors may still need them; others are loaded on demand.
         self._snapshots: dict[StateId, Snapshot] = {}
-        # The siblings of a wave start from one merge.
-        self._bases: dict[tuple[StateId, ...], Snapshot] = {}
+        self._merging = Merging(schedule)
+        # The siblings of a wave start from one merge: by the first of their parents, by all.
+        self._bases: dict[StateId, dict[tuple[StateId, ...], Snapshot]] = {}
+        self._last_base: Snapshot | None = None
+        # How many children of a state have not completed.
+        self._waiting: dict[StateId, int] = {}
         self._completed: dict[StateId, ArtifactId] = {
             record.state_id: record.snapshot_id
             for record in sorted(records.values(), key=lambda record: record.ended_seq)
@@ -60,7 +67,7 @@ class RunContexts:
         Raises:
             ContextFailure: `context_write_conflict` among its ancestors.
         """
-        base = await self._joined(self._schedule.parents(state_id), state_id)
+        base = await self._joined(self._schedule.parents(state_id))
         overrides = self._overrides.get(state_id)
         if not overrides:
             return base
@@ -76,14 +83,28 @@ class RunContexts:
         return (await self.base_of(state_id)).artifact_id
 
     def completed(self, state_id: StateId, base: Snapshot, snapshot: Snapshot) -> None:
-        """Keep what a state left."""
+        """Keep what a state left, and let go of what only it still needed."""
         if self._keeps_deltas:
             self._deltas[state_id] = self._delta(state_id, base, snapshot)
+            if state_id not in self._completed:
+                self._release_parents(state_id)
         else:
             # In a chain nobody looks further back than one state.
             self._snapshots.clear()
-        self._snapshots[state_id] = snapshot
+        if self._schedule.children(state_id):
+            self._snapshots[state_id] = snapshot
         self._completed[state_id] = snapshot.artifact_id
+
+    def _release_parents(self, state_id: StateId) -> None:
+        for parent in self._schedule.parents(state_id):
+            waiting = self._waiting.get(parent)
+            if waiting is None:
+                children = self._schedule.children(parent)
+                waiting = sum(child not in self._completed for child in children)
+            self._waiting[parent] = waiting - 1
+            if waiting == 1:
+                self._snapshots.pop(parent, None)
+                self._bases.pop(parent, None)
 
     async def checkpoint(self) -> ArtifactId | None:
         """The merge of what has completed, stored; None where nothing has, or it is in conflict."""
@@ -91,9 +112,8 @@ class RunContexts:
             return None
         if not self._keeps_deltas:
             return next(reversed(self._completed.values()))
-        done = tuple(state for state in self._schedule.order if state in self._completed)
         try:
-            return (await self._merged(done)).artifact_id
+            return (await self._merged(self._schedule.ends(self._completed))).artifact_id
         except ContextFailure:
             return None
 
@@ -106,29 +126,40 @@ class RunContexts:
         last = self._schedule.only_sink()
         if last is not None:
             return self._completed[last]
-        return (await self._merged(self._schedule.order)).artifact_id
+        return (await self._merged(self._schedule.ends(self._schedule.order))).artifact_id
 
-    async def _joined(self, parents: tuple[StateId, ...], state_id: StateId) -> Snapshot:
+    async def _joined(self, parents: tuple[StateId, ...]) -> Snapshot:
         if not parents:
             return self.initial
         if len(parents) == 1:
             return await self._snapshot_of(parents[0])
-        if parents not in self._bases:
-            ancestors = self._schedule.ancestors(state_id)
-            self._bases[parents] = await self._merged(ancestors)
-        return self._bases[parents]
+        bases = self._bases.setdefault(parents[0], {})
+        if parents not in bases:
+            bases[parents] = await self._merged(parents)
+        return bases[parents]
 
-    async def _merged(self, states: tuple[StateId, ...]) -> Snapshot:
-        """The merge of what `states` wrote: a context that no state has stored yet."""
-        for state_id in states:
+    async def _merged(self, ends: Sequence[StateId]) -> Snapshot:
+        """The merge of what `ends` and all before them wrote: a context that none has stored."""
+        # All loading comes first: what is merged meanwhile by others is merged once.
+        for state_id in self._merging.missing(ends):
             if state_id not in self._deltas:
-                base_id = self._records[state_id].base_snapshot_id
-                base = Snapshot.of_bytes(await self._persister.load_bytes(base_id))
-                snapshot = await self._snapshot_of(state_id)
-                self._deltas[state_id] = self._delta(state_id, base, snapshot)
-        merged = merge(self._schedule, self.initial, states, self._deltas)
+                self._deltas[state_id] = await self._recorded_delta(state_id)
+        for state_id in self._merging.missing(ends):
+            self._merging.add(state_id, self._deltas[state_id])
+        merged = self.initial.apply(self._merging.merged(ends))
         await self._store(merged)
         return merged
+
+    async def _recorded_delta(self, state_id: StateId) -> Delta:
+        base_id, end_id = self._records[state_id].base_snapshot_id, self._completed[state_id]
+        if base_id == end_id:
+            return self._overrides.get(state_id, {})
+        base = self._last_base
+        if base is None or base.artifact_id != base_id:
+            # The siblings of a wave come one after the other, and share it.
+            base = self._last_base = await self._load(base_id)
+        end = self._snapshots.get(state_id) or await self._load(end_id)
+        return self._delta(state_id, base, end)
 
     def _delta(self, state_id: StateId, base: Snapshot, snapshot: Snapshot) -> Delta:
         """What a state changed, an override of its base included."""
@@ -138,9 +169,13 @@ class RunContexts:
 
     async def _snapshot_of(self, state_id: StateId) -> Snapshot:
         if state_id not in self._snapshots:
-            data = await self._persister.load_bytes(self._completed[state_id])
-            self._snapshots[state_id] = Snapshot.of_bytes(data)
+            self._snapshots[state_id] = await self._load(self._completed[state_id])
         return self._snapshots[state_id]
+
+    async def _load(self, artifact_id: ArtifactId) -> Snapshot:
+        snapshot = Snapshot.of_bytes(await self._persister.load_bytes(artifact_id))
+        snapshot.stored_as(artifact_id)
+        return snapshot
 
     async def _store(self, snapshot: Snapshot) -> None:
         await self._persister.trusted(ArtifactKind.ContextSnapshot, snapshot.canonical_bytes())

@@ -1,19 +1,15 @@
-"""Which state is next, and from which context it starts. Pure.
+"""Which state is next, and what comes before it. Pure.
 
-A state sees the initial context plus what its ancestors wrote (the contract, section 5). With one
-parent that is the parent's own snapshot; only joins merge.
+What a state sees of the context is left to `merging` and `contexts`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
 
-from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.errors import ContextError, ContextFailure
 from mfm_ops.machine.ids import StateId
 from mfm_ops.machine.plan import StateGraph
-from mfm_ops.runtime.context import Delta, Snapshot
 
-__all__ = ["Frontier", "Schedule", "merge"]
+__all__ = ["Frontier", "Schedule"]
 
 
 class Schedule:
@@ -32,6 +28,7 @@ class Schedule:
         self._ids = ids
         self._sinks = [index for index in range(len(ids)) if not self.child_positions[index]]
         self._ancestors: list[int] | None = None
+        self._ranks: list[int] | None = None
         self._order: list[int] = []
         frontier = Frontier(self, ())
         while frontier:
@@ -56,14 +53,30 @@ class Schedule:
             self._ids[index] for index in sorted(self.parent_positions[self._position[state_id]])
         )
 
+    def children(self, state_id: StateId) -> tuple[StateId, ...]:
+        """The direct successors."""
+        return tuple(self._ids[index] for index in self.child_positions[self._position[state_id]])
+
     def only_sink(self) -> StateId | None:
         """The state that all others lead to, when there is just one end."""
         return self._ids[self._sinks[0]] if len(self._sinks) == 1 else None
 
-    def ancestors(self, state_id: StateId) -> tuple[StateId, ...]:
-        """All states with a path to `state_id`, in execution order."""
-        mask = self._ancestor_masks()[self._position[state_id]]
-        return tuple(self._ids[index] for index in self._order if mask >> index & 1)
+    def in_order(self, positions: Collection[int]) -> list[StateId]:
+        """The states at places in the plan, in execution order."""
+        if self._ranks is None:
+            self._ranks = [0] * len(self._ids)
+            for rank, index in enumerate(self._order):
+                self._ranks[index] = rank
+        return [self._ids[index] for index in sorted(positions, key=self._ranks.__getitem__)]
+
+    def ends(self, states: Collection[StateId]) -> list[StateId]:
+        """Those of `states` of which no child is among them, in plan order."""
+        within = set(self.positions_of(states))
+        return [
+            self._ids[index]
+            for index in sorted(within)
+            if within.isdisjoint(self.child_positions[index])
+        ]
 
     def position(self, state_id: StateId) -> int:
         """A state's place in the plan."""
@@ -95,9 +108,18 @@ class Schedule:
         # One bit a state: a set of ten thousand ancestors is an integer of 1.2 KiB.
         if self._ancestors is None:
             masks = [0] * len(self._ids)
+            with_self = [0] * len(self._ids)
+            # Siblings share theirs, in memory too.
+            known: dict[tuple[int, ...], int] = {}
             for index in self._order:
-                for parent in self.parent_positions[index]:
-                    masks[index] |= masks[parent] | (1 << parent)
+                parents = tuple(self.parent_positions[index])
+                if parents not in known:
+                    mask = 0
+                    for parent in parents:
+                        mask |= with_self[parent]
+                    known[parents] = mask
+                masks[index] = known[parents]
+                with_self[index] = masks[index] | 1 << index
             self._ancestors = masks
         return self._ancestors
 
@@ -138,42 +160,3 @@ class Frontier:
             waiting[child] -= 1
             if waiting[child] == 0:
                 heappush(self._ready, child)
-
-
-def merge(
-    schedule: Schedule,
-    initial: Snapshot,
-    states: Iterable[StateId],
-    deltas: Mapping[StateId, Delta],
-) -> Snapshot:
-    """The initial context with the writes of `states`, given in execution order.
-
-    For each key the writers that no other writer comes after must agree, so the outcome does not
-    depend on the order in which unordered states happened to run.
-
-    Raises:
-        ContextFailure: `context_write_conflict`, naming the key and the states.
-    """
-    # One bit a writer, as in the masks of ancestors: ten thousand writers of one key stay cheap.
-    last_writers: dict[str, int] = {}
-    for state_id in states:
-        for key in deltas.get(state_id, {}):
-            earlier = last_writers.get(key, 0) & ~schedule.ancestor_mask(state_id)
-            last_writers[key] = earlier | 1 << schedule.position(state_id)
-    merged: dict[str, bytes | None] = {}
-    for key in sorted(last_writers):
-        writers = schedule.ids_in(last_writers[key])
-        values = {deltas[writer][key] for writer in writers}
-        if len(values) > 1:
-            raise ContextFailure(
-                ContextError(
-                    Other=error_info(
-                        "context_write_conflict",
-                        "states that no path orders wrote different values",
-                        key=key,
-                        states=[str(writer) for writer in sorted(writers)],
-                    )
-                )
-            )
-        (merged[key],) = values
-    return initial.apply(merged)
