@@ -37,9 +37,12 @@ class ChildDoor:
         self._runs: ChildRuns | None = None
 
     def open(self, tasks: TaskGroup) -> None:
-        """Children run in `tasks` from now on; those of an earlier driver go on."""
+        """Children run in `tasks` from now on."""
         self._tasks = tasks
-        if self._env.history is not None and self._env.history.open_children:
+
+    def go_on(self) -> None:
+        """Drive the children that earlier drivers left, unless that was begun already."""
+        if self._left:
             self._children().go_on()
 
     def make(self, env: LiveIoEnv) -> LiveIoTransport:
@@ -52,13 +55,18 @@ class ChildDoor:
 
     async def cancel_all(self) -> None:
         """Cancel what is not over, and wait for its end."""
-        if self._runs is not None:
-            await self._runs.cancel_all()
+        if self._runs is not None or self._left:
+            await self._children().cancel_all()
 
     def tell_rest(self) -> None:
         """Buffer an event for each child that is over and that nobody awaited."""
         if self._runs is not None:
             self._runs.tell_rest()
+
+    @property
+    def _left(self) -> bool:
+        """Whether earlier drivers left children that are not over."""
+        return self._env.history is not None and bool(self._env.history.open_children)
 
     def _children(self) -> ChildRuns:
         if self._runs is None:

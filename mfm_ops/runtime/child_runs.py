@@ -61,6 +61,7 @@ class _Child:
     run_id: RunId
     manifest_id: ArtifactId
     told: bool = False
+    begun: bool = False
     elsewhere: bool = False
     result: RunResult | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
@@ -116,10 +117,10 @@ class ChildRuns:
         return ChildRunTransport(self, env)
 
     def go_on(self) -> None:
-        """Drive the children that earlier drivers left."""
+        """Drive the children that earlier drivers left, unless that was begun already."""
         for child in self._own.values():
-            if child.result is None:
-                self._tasks.start_soon(self._go, child)
+            if child.result is None and not child.begun:
+                self._begin(child)
 
     def spawned(self, run_id: RunId, key: FactKey, manifest_id: ArtifactId) -> None:
         """A child is recorded: drive it."""
@@ -128,7 +129,7 @@ class ChildRuns:
         if self._ending or self.env.io.writer.cancel_requested:
             child.settle(RunResult(run_id=run_id, phase=RunPhase.Cancelled))
         else:
-            self._tasks.start_soon(self._go, child)
+            self._begin(child)
 
     async def result_of(self, run_id: RunId) -> tuple[RunResult, ArtifactId]:
         """How a child ended, once it has, and its manifest.
@@ -158,13 +159,15 @@ class ChildRuns:
         for child in self._own.values():
             if child.result is None or child.parked:
                 await self._ask_to_end(child)
+        # What nobody had begun to drive does no more than obey.
+        self.go_on()
         for child in self._own.values():
             with anyio.move_on_after(PATIENCE_S if child.elsewhere else None):
                 await child.settled.wait()
                 # Parked before it was asked, or just then: it obeys when it is resumed.
                 while child.parked:
                     child.begin_again()
-                    self._tasks.start_soon(self._go, child)
+                    self._begin(child)
                     await child.settled.wait()
 
     def completed_event(self, run_id: RunId) -> DomainEvent | None:
@@ -188,6 +191,10 @@ class ChildRuns:
             event = self.completed_event(run_id)
             if event is not None:
                 self.env.io.writer.add_domain(event)
+
+    def _begin(self, child: _Child) -> None:
+        child.begun = True
+        self._tasks.start_soon(self._go, child)
 
     async def _go(self, child: _Child) -> None:
         while True:
