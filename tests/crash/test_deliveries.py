@@ -14,7 +14,7 @@ from mfm_ops.machine.ids import RunId
 from mfm_ops.runtime.records import Resolution
 from tests.crash.rounds import End
 from tests.crash.scenes import FAILURES
-from tests.crash.turns import KILLED, Theatre, Turn, chosen, numbers_of
+from tests.crash.turns import KILLED, Theatre, Turn, chosen
 
 pytestmark = pytest.mark.anyio
 
@@ -94,23 +94,21 @@ async def test_nor_when_those_who_go_on_are_killed_too(
 async def test_somebody_who_says_retry_gets_one_more_and_who_says_failed_none(
     theatre: Theatre, tmp_path: Path, bare: Whole, says: Resolution
 ) -> None:
-    for boundary in numbers_of(bare.boundaries, "after send"):
-        turn = Turn(theatre, tmp_path / f"{says}-{boundary}", "bare")
-        assert turn.work("drive", dies_at=boundary).status == KILLED
-        await turn.look()
-        end = await turn.finish(says)
-        again = says is Resolution.retry
-        assert end == ("" if again else "Failed")
-        assert turn.ledger.delivered() == {"charge": 1 + again}
-        assert not again or turn.ends() == bare.ends
+    turn = Turn(theatre, tmp_path / "sent", "bare")
+    assert turn.work("drive", dies_at="after send").status == KILLED
+    await turn.look()
+    end = await turn.finish(says)
+    again = says is Resolution.retry
+    assert end == ("" if again else "Failed")
+    assert turn.ledger.delivered() == {"charge": 1 + again}
+    assert not again or turn.ends() == bare.ends
 
 
 async def test_nothing_goes_on_from_an_effect_that_waits_for_somebody(
-    theatre: Theatre, tmp_path: Path, bare: Whole
+    theatre: Theatre, tmp_path: Path
 ) -> None:
-    (boundary,) = numbers_of(bare.boundaries, "within send")
     turn = Turn(theatre, tmp_path / "parked", "bare")
-    turn.work("drive", dies_at=boundary)
+    assert turn.work("drive", dies_at="within send").status == KILLED
     for _ in range(3):
         assert turn.work("drive") == (0, "Running")
         (history,) = (await turn.look()).values()

@@ -20,7 +20,7 @@ from tests.crash.rounds import Drivers, End, Outcome, copy_of, end_of, look_at, 
 from tests.crash.scenes import EFFECTS
 from tests.support import name_of
 
-__all__ = ["KILLED", "Prepared", "Theatre", "Turn", "chosen", "numbers_of"]
+__all__ = ["KILLED", "Prepared", "Theatre", "Turn", "chosen"]
 
 KILLED = -signal.SIGKILL
 TELLING = ("connect", "send", "receive")
@@ -74,7 +74,7 @@ class Turn:
         """All that were passed by now."""
         return self.place.trace.read_text(encoding="utf-8").splitlines()
 
-    def work(self, *act: Any, dies_at: int | None = None) -> Outcome:
+    def work(self, *act: Any, dies_at: int | str | None = None) -> Outcome:
         """Do an act of the scene; it may die at a boundary."""
         server = self._theatre.server
         outcome = self._theatre.drivers.work(
@@ -136,7 +136,9 @@ class Turn:
         await self.look()
         return end
 
-    def resolve(self, effect: InDoubt, as_: Resolution, dies_at: int | None = None) -> Outcome:
+    def resolve(
+        self, effect: InDoubt, as_: Resolution, dies_at: int | str | None = None
+    ) -> Outcome:
         """Say what became of an effect."""
         return self.work(
             "resolve", effect.run_id, effect.state_id, as_, effect.key, effect.what, dies_at=dies_at
@@ -178,11 +180,6 @@ class Turn:
 async def _sent(store: SqliteStore, names: Mapping[str, Any]) -> str:
     request = parse_canonical(await store.get(ArtifactId(names["request_id"])))
     return str(cast(Any, request)["request"]["what"])
-
-
-def numbers_of(boundaries: Sequence[str], name: str) -> list[int]:
-    """The numbers of the boundaries of one name, from 1."""
-    return [number for number, each in enumerate(boundaries, 1) if each == name]
 
 
 def chosen(boundaries: Sequence[str], *, long_form: bool, tellings: int, commits: int) -> list[int]:

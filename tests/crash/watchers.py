@@ -33,9 +33,12 @@ def role(path: str) -> str:
 
 
 class Executioner:
-    """Counts boundaries, names each in the file `trace`, and dies at number `dies_at` (from 1)."""
+    """Counts boundaries, names each in the file `trace`, and dies at one of them.
 
-    def __init__(self, trace: Path, dies_at: int | None) -> None:
+    `dies_at` is its number, from 1, or the name of which the first is meant.
+    """
+
+    def __init__(self, trace: Path, dies_at: int | str | None) -> None:
         self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._dies_at = dies_at
         self._passed = 0
@@ -53,7 +56,7 @@ class Executioner:
         self._passed += 1
         name = f"{moment} {step.kind} {role(step.path) if step.path else ''}".rstrip()
         raw_write(self._trace, f"{name}\n".encode())
-        if self._passed == self._dies_at:
+        if self._dies_at in (self._passed, name):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
