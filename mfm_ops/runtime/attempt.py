@@ -3,13 +3,11 @@
 Whether there is another attempt, and what the run does next, is left to `walk`.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.codes import error_info
@@ -30,6 +28,7 @@ from mfm_ops.machine.io import IoProvider
 from mfm_ops.machine.plan import StateNode
 from mfm_ops.machine.state import StateOutcome
 from mfm_ops.runtime.context import Delta, Snapshot, StagedContext, member_prefix
+from mfm_ops.runtime.interrupted import raise_what_came_from_outside
 from mfm_ops.runtime.live_io import EffectInDoubt, LiveIo
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
 from mfm_ops.runtime.recorder import AttemptRecorder
@@ -104,7 +103,7 @@ async def run_attempt(
             )
         snapshot = await _checkpoint(base, staged.delta(), persister)
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt
-        await _raise_what_came_from_outside(error)
+        await raise_what_came_from_outside(error)
         _over(io, recorder)
         info = _info_of(error, io)
         if isinstance(io, LiveIo) and not io.may_repeat:
@@ -138,20 +137,6 @@ async def _handle_until_stopped(
         # The handler's own answer counts where it came first.
         raise StateFailure(StateError(info=running.reason))
     return outcome
-
-
-async def _raise_what_came_from_outside(error: BaseException) -> None:
-    """An attempt that is cut short has not failed, whatever its handler makes of that.
-
-    Its own `sys.exit()` is its failure, and so is a cancellation among its own tasks only.
-    """
-    await checkpoint_if_cancelled()
-    if isinstance(error, (Exception, BaseExceptionGroup, SystemExit)):
-        return
-    task = asyncio.current_task()
-    cancelled = task is None or task.cancelling() > 0
-    if cancelled or not isinstance(error, asyncio.CancelledError):
-        raise error
 
 
 def _over(io: IoProvider, recorder: AttemptRecorder) -> None:

@@ -31,6 +31,7 @@ from mfm_ops.machine.wire import JsonValue
 from mfm_ops.runtime.context import Delta, Snapshot, StagedContext
 from mfm_ops.runtime.fact_keys import default_key, request_bytes
 from mfm_ops.runtime.facts import BoundFact, FactIndex
+from mfm_ops.runtime.interrupted import raise_what_came_from_outside
 from mfm_ops.runtime.persist import (
     Persister,
     Refused,
@@ -233,7 +234,8 @@ async def replay_attempt(
                 )
             )
         snapshot = _scanned(base, staged.delta(), recorded_id)
-    except Exception as raised:  # noqa: BLE001 - whatever a handler raises is a failed attempt
+    except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is a failed attempt
+        await raise_what_came_from_outside(raised)
         error = safe_info(_info_of(raised))
         try:
             snapshot = _scanned(base, staged.delta(), recorded_id)
@@ -258,7 +260,7 @@ def _scanned(base: Snapshot, delta: Delta, recorded_id: ArtifactId | None) -> Sn
     return snapshot
 
 
-def _info_of(error: Exception) -> ErrorInfo:
+def _info_of(error: BaseException) -> ErrorInfo:
     """The record of a failed handler, as `attempt` makes it for a live one."""
     causes = list(_causes(error))
     for cause in causes:

@@ -384,6 +384,15 @@ async def test_a_panic_is_reproduced(scene: Scene) -> None:
     assert results(await scene.replay()) == {"s0": "reproduced"}
 
 
+async def test_a_handler_that_ended_itself_does_so_again(scene: Scene) -> None:
+    async def end(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+        raise SystemExit(0)
+
+    await scene.record(chain_of(writes(k=1), state(end)))
+    verdict = await scene.replay()
+    assert results(verdict) == {"s0": "reproduced", "s1": "reproduced"}
+
+
 async def test_a_call_that_failed_left_no_fact_so_its_state_is_not_judged(scene: Scene) -> None:
     async def refuse(call: IoCall, env: LiveIoEnv) -> Json:
         raise TransportFailure(error_info("exec_failed", "it failed"))
