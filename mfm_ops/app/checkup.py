@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ _LIBRARIES: Final = (
     *("pydantic", "rfc8785", "structlog"),
 )
 _NIX_TIMEOUT_S: Final = 10.0
+_NIX_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
+_OLDEST_NIX: Final = (2, 8)
 
 
 def check_up(app: App) -> dict[str, Json]:
@@ -143,19 +146,33 @@ def _nix(app: App) -> dict[str, Json]:
         hint = "Only flakes need it; run_program works without."
         return _check("nix", "absent", "not found", hint=hint)
     try:
-        done = subprocess.run(
-            [found, "--version"],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=_NIX_TIMEOUT_S,
-            check=False,
-        )
+        done = _asked(found, "--version")
+        version = done.stdout.decode("utf-8", "replace").strip()
+        if done.returncode != 0 or not version:
+            return _check("nix", "warning", f"exit code {done.returncode}", details=[found])
+        number = _NIX_VERSION.search(version)
+        if number is None or (int(number[1]), int(number[2])) < _OLDEST_NIX:
+            hint = "nix_app needs Nix 2.8 or later; run_program works without."
+            return _check("nix", "warning", f"{version} is too old", details=[found], hint=hint)
+        # The version tells nothing of the store: that may be another user's.
+        pinged = _asked(found, "--extra-experimental-features", "nix-command", "store", "ping")
     except (OSError, subprocess.TimeoutExpired) as error:
         return _check("nix", "warning", f"cannot be run: {type(error).__name__}", details=[found])
-    version = done.stdout.decode("utf-8", "replace").strip()
-    if done.returncode != 0 or not version:
-        return _check("nix", "warning", f"exit code {done.returncode}", details=[found])
+    if pinged.returncode != 0:
+        hint = "nix_app needs a Nix store that this user may use; `nix store ping` says why not."
+        summary = f"{version}, but its store cannot be used"
+        return _check("nix", "warning", summary, details=[found], hint=hint)
     return _check("nix", "ok", version, details=[found])
+
+
+def _asked(*command: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=_NIX_TIMEOUT_S,
+        check=False,
+    )
 
 
 def _git() -> dict[str, Json]:

@@ -89,3 +89,25 @@ def test_settings_errors_come_before_everything(mfm: Mfm, tmp_path: Path) -> Non
     (tmp_path / "mfm.toml").write_text("nonsense = 1\n")
     result = mfm("doctor", "--json")
     assert (result.code, json.loads(result.out)["error"]["code"]) == (2, "settings_invalid")
+
+
+@pytest.mark.parametrize(
+    ("script", "summary"),
+    [
+        ("echo 'nix (Nix) 2.4'", "nix (Nix) 2.4 is too old"),
+        (
+            "[ \"$1\" = --version ] && echo 'nix (Nix) 2.8.0'",
+            "nix (Nix) 2.8.0, but its store cannot be used",
+        ),
+    ],
+)
+def test_a_nix_that_no_flake_can_be_asked_of_is_a_warning(
+    mfm: Mfm, tmp_path: Path, script: str, summary: str
+) -> None:
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "nix").write_text(f"#!/bin/sh\n{script}\n")
+    (bin_dir / "nix").chmod(0o755)
+    found = check(mfm, "nix", path=str(bin_dir))
+    assert (found["grade"], found["summary"]) == ("warning", summary)
+    assert found["hint"]
