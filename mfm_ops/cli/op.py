@@ -132,27 +132,29 @@ def finish(session: Session, outcome: Outcome) -> int:
             for note in _notes(outcome):
                 session.note(note)
         return ExitCode.DONE
-    look = f"mfm run status {run_id}"
+    look = f"Look: mfm run status {run_id}"
+    # A run that is over stays as it is.
+    on = f"{look}; go on in a new run: mfm run fork {run_id}"
     if outcome.failure is not None and result.phase is RunPhase.Failed:
         info = outcome.failure.info
         where = {"run_id": run_id}
         if outcome.failure.state_id is not None:
             where["state_id"] = str(outcome.failure.state_id)
-        hint = " ".join(part for part in (hint_for(info.code), f"Look: {look}") if part)
+        hint = " ".join(part for part in (hint_for(info.code), on) if part)
         raise CommandFailure(info, ExitCode.RUN_FAILED, hint=hint, **where)
     if result.phase is RunPhase.Cancelled:
         info = error_info("run_cancelled", "the run was cancelled", run_id=run_id)
-        raise CommandFailure(info, ExitCode.CANCELLED, hint=f"Look: {look}")
+        raise CommandFailure(info, ExitCode.CANCELLED, hint=on)
     if result.phase is RunPhase.Running:
         info = error_info(
             "effect_unknown",
             "the run is parked: the outcome of a side effect is unknown",
             key=", ".join(outcome.waits_for),
         )
-        hint = f"Find out what happened, then resolve it. Look: {look}"
+        hint = f"Find out what happened, then resolve it. {look}"
         raise CommandFailure(info, ExitCode.PARKED, hint=hint, run_id=run_id)
     info = error_info("invalid_plan", "the run failed without a failed state", reason="")
-    raise CommandFailure(info, ExitCode.RUN_FAILED, hint=f"Look: {look}", run_id=run_id)
+    raise CommandFailure(info, ExitCode.RUN_FAILED, hint=look, run_id=run_id)
 
 
 def _text(outcome: Outcome) -> str:

@@ -129,6 +129,8 @@ def _status_lines(report: dict[str, Any]) -> list[str]:
         lines += [f"  {name}: {_plain(value)}" for name, value in details.items()]
         if failure["hint"]:
             lines.append(f"hint: {failure['hint']}")
+    if report["phase"] in ("Failed", "Cancelled"):
+        lines.append(f"hint: go on in a new run: mfm run fork {report['run_id']}")
     return lines
 
 

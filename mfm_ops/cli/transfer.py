@@ -139,6 +139,13 @@ def _import(session: Session, file: str) -> None:
     session.show(done, "\n".join(lines))
 
 
+def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of files; the shell finds them. Making a `click.Path` would read the environment."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 export_command = MfmCommand(
     "export",
     callback=click.pass_obj(_export),
@@ -147,7 +154,7 @@ export_command = MfmCommand(
         click.Option(
             ["-o", "--output"],
             metavar="FILE",
-            type=click.Path(),
+            shell_complete=_files,
             required=True,
             help="The file; - is stdout.",
         ),
@@ -161,7 +168,7 @@ export_command = MfmCommand(
 import_command = MfmCommand(
     "import",
     callback=click.pass_obj(_import),
-    params=[click.Argument(["file"], metavar="FILE", type=click.Path())],
+    params=[click.Argument(["file"], metavar="FILE", shell_complete=_files)],
     help="Add the runs of an export to the store; - is standard input.\n\n"
     "The whole file is verified before anything is stored. A run that is here already stays as it "
     "is, or is extended where the file knows more of it.",

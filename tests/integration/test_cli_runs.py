@@ -167,11 +167,14 @@ def test_a_failed_run_says_where_why_and_how_to_look(mfm: Mfm) -> None:
         f"run_id: {run_id}",
         "exit_code: 1",
         f"mfm run status {run_id}",
+        f"mfm run fork {run_id}",
     ):
         assert part in result.err
     failure = mfm("run", "status", "last", "--json").data["failure"]
     assert (failure["code"], failure["state_id"]) == ("exec_failed", "run_program.main.run")
-    assert "error[exec_failed]" in mfm("run", "status", "last").out
+    status = mfm("run", "status", "last").out
+    assert "error[exec_failed]" in status
+    assert f"hint: go on in a new run: mfm run fork {run_id}\n" in status
 
 
 def test_a_failed_run_is_one_json_document(mfm: Mfm) -> None:
