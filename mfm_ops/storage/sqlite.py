@@ -328,4 +328,4 @@ class SqliteStore:
 def _kind_text(kind: ArtifactKind) -> str:
     if isinstance(kind.root, str):
         return f'"{kind.root}"'
-    return canonical_json_bytes(kind.model_dump(mode="json")).decode()
+    return canonical_json_bytes({kind.variant: kind.value}).decode()
