@@ -50,6 +50,11 @@ class RunningState:
         """The effects that the open attempt has announced and not settled: key and request."""
         return list(self._io.in_doubt.items()) if self._io is not None and self.open else []
 
+    def told(self) -> None:
+        """What is in doubt was said, and is not said again."""
+        if self._io is not None:
+            self._io.in_doubt.clear()
+
     def stop(self, reason: ErrorInfo) -> None:
         """Stop the handler, or the wait for its next attempt; an effect in flight ends first."""
         # What ends the run outweighs what only ends an attempt.

@@ -198,6 +198,7 @@ class Walk:
             except EffectInDoubt:
                 for key, request_id in running.in_doubt:
                     self._say_unknown(node.id, attempt, key, request_id)
+                running.told()
                 await self._writer.flush()
                 raise RunParked from None
             running.end()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.codes import error_info
@@ -167,6 +168,26 @@ class EngineStopsSuite:
         assert result.phase is RunPhase.Cancelled
         assert len(await bench.fact_map(run_id)) == 1
         assert EVENT_EFFECT_UNKNOWN not in await bench.names(run_id)
+
+    async def test_an_effect_of_unknown_outcome_is_told_once_though_a_cancellation_follows(
+        self, store: Store
+    ) -> None:
+        run_id = RunId.random()
+
+        async def answer(call: IoCall, env: LiveIoEnv) -> float:
+            return 1.5
+
+        async def slow(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            while EVENT_EFFECT_UNKNOWN not in await bench.names(run_id):
+                await checkpoint()
+            await bench.say(run_id, EVENT_CANCEL_REQUESTED, WANTS_CANCEL)
+            await anyio.sleep_forever()
+
+        bench = Bench(store, world=ScriptedFactory(answer))
+        plan = unordered(pay=effect(asking("pay")), slow=state(slow))
+        result = await bench.start(plan, parallel(4), run_id=run_id)
+        assert result.phase is RunPhase.Cancelled
+        assert (await bench.names(run_id)).count(EVENT_EFFECT_UNKNOWN) == 1
 
     @MODES
     async def test_a_run_past_its_deadline_fails_though_its_last_handler_ended_well(
