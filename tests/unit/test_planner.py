@@ -31,6 +31,7 @@ from mfm_ops.sdk.planner import (
     initial_values,
     input_params,
     output_operation,
+    renewed,
 )
 from mfm_ops.sdk.scope import ScopedContext
 from tests.unit.sdk_ops import (
@@ -337,3 +338,39 @@ def test_an_input_without_a_canonical_form_is_refused_by_its_place() -> None:
     with pytest.raises(SettingsFailure) as caught:
         input_params(pipeline(step("b", Shout())), {"said": [cast(Json, 1.5)]})
     assert caught.value.info.details["pointer"] == "/input/said/0"
+
+
+# Renewing a manifest for a fork
+
+
+class NewSay(Say):
+    """`Say`, one version on."""
+
+    op_version = "99"
+
+
+NEWER = OpRegistry([NewSay(), Shout()])
+
+
+def test_a_renewed_manifest_names_the_versions_that_are_installed() -> None:
+    old = manifest_of(single_op_pipeline(Say(), SayConfig(text="x")))
+    with pytest.raises(RunFailure):
+        build_plan(old, NEWER)
+    new = renewed(old, NEWER)
+    assert new.op_version == "99"
+    assert build_plan(new, NEWER).op_id == old.op_id
+    assert renewed(old, REGISTRY) == old
+
+
+def test_a_pipeline_keeps_its_own_version_when_it_is_renewed() -> None:
+    old = manifest_of(pipeline(step("one", Say(), {"text": "x"}), step("two", Shout())))
+    new = renewed(old, NEWER)
+    assert new.op_version == old.op_version
+    build_plan(new, NEWER)
+
+
+def test_what_is_not_installed_cannot_be_renewed() -> None:
+    old = manifest_of(single_op_pipeline(Say(), SayConfig(text="x")))
+    with pytest.raises(SettingsFailure) as refused:
+        renewed(old, OpRegistry([Shout()]))
+    assert refused.value.info.code == "op_unknown"
