@@ -13,13 +13,14 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from errno import EEXIST, EISDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from mfm_ops.app.reports import resolve_run
 from mfm_ops.app.rules import FoldRules
+from mfm_ops.app.whole_file import whole_file
 
 if TYPE_CHECKING:
     from mfm_ops.app import App
@@ -160,34 +161,8 @@ def _written(target: str, *, force: bool) -> Iterator[BinaryIO]:
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR), target)
     if path.exists() and not force:
         raise FileExistsError(EEXIST, os.strerror(EEXIST), target)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".mfm-export-")
-    temporary = Path(name)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
-            yield file
-            file.flush()
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(descriptor, 0o666 & ~mask)
-            os.fsync(descriptor)
-        _name(temporary, path, force=force)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def _name(temporary: Path, path: Path, *, force: bool) -> None:
-    """Give the finished file its name, durably."""
-    if force:
-        temporary.replace(path)
-    else:
-        # Unlike a rename it takes nobody's place, also if a file appeared meanwhile.
-        path.hardlink_to(temporary)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with whole_file(path, force=force) as file:
+        yield file
 
 
 @contextmanager

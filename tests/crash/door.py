@@ -5,7 +5,9 @@ own operations. Works on the whole process, so it belongs into one that a test m
 happens at a step (a kill, a fault, a record) is left to the watcher.
 """
 
+import builtins
 import errno
+import io
 import os
 import stat
 import subprocess
@@ -35,8 +37,9 @@ raw_write = os.write
 class Step(NamedTuple):
     """One step; `path` is absolute, `data` what a write writes at `offset`.
 
-    `kind` is one of create, write, truncate, sync, sync_directory, delete, rename (to `target`),
-    mkdir; append (`offset` is the new head), put, commit; spawn, feed, reap; backoff; call.
+    `kind` is one of create, write, truncate, sync, sync_directory, delete, mkdir, rename and link
+    (to `target`); append (`offset` is the new head), put, commit; spawn, feed, reap; backoff; call,
+    connect, send, receive.
     """
 
     kind: str
@@ -152,8 +155,29 @@ class _DoorVfs(apsw.VFS):
 # The files beside it
 
 
+class _DoorStream(io.FileIO):
+    """A stream over a descriptor, whose bytes pass `os.write` as all others do."""
+
+    def write(self, data: Any, /) -> int:
+        return os.write(self.fileno(), bytes(data))
+
+
 def _watch_files(watcher: Watcher) -> None:
     fsync, replace, unlink, mkdir, open_ = os.fsync, os.replace, os.unlink, os.mkdir, os.open
+    link, stream = os.link, builtins.open
+
+    def watched_link(src: Any, dst: Any, **options: Any) -> None:
+        step = Step("link", os.fspath(src), os.fspath(dst))
+        watcher.before(step)
+        link(src, dst, **options)
+        watcher.after(step)
+
+    def watched_stream(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if isinstance(file, int) and mode == "wb":
+            return io.BufferedWriter(_DoorStream(file, mode, **options))
+        return stream(file, mode, *arguments, **options)
+
+    builtins.open = watched_stream
 
     def watched_write(fd: int, data: Any, /) -> int:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -209,6 +233,7 @@ def _watch_files(watcher: Watcher) -> None:
         "write": watched_write,
         "fsync": watched_fsync,
         "replace": watched_replace,
+        "link": watched_link,
         "unlink": watched_unlink,
         "mkdir": watched_mkdir,
         "open": watched_open,

@@ -60,7 +60,7 @@ class Executioner:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-_CHANGES = frozenset({"create", "write", "truncate", "mkdir", "rename"})
+_CHANGES = frozenset({"create", "write", "truncate", "mkdir", "rename", "link"})
 FAULTS = {
     "full": (errno.ENOSPC, _CHANGES),
     "read_only": (errno.EROFS, _CHANGES | {"delete"}),
