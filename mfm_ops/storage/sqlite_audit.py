@@ -65,21 +65,24 @@ class SqliteAudit:
         ):
             for key, run_id in rows:
                 yield StoredRun(key, run_id)
-            last = rows[-1][0]
+            last = self._beyond(last, rows)
 
     def events(self, run: StoredRun, after_seq: int) -> list[Row]:
-        return self._some(_EVENTS, run.key, after_seq, limit=_ROWS)
+        rows: list[Row] = self._some(_EVENTS, run.key, after_seq, limit=_ROWS)
+        self._beyond(after_seq, rows)
+        return rows
 
     def artifacts(self, after: int) -> tuple[int, list[StoredArtifact]]:
         statement = f"{_ARTIFACT} WHERE artifact > ? ORDER BY artifact LIMIT ?"
         rows = self._some(statement, after, limit=_ARTIFACT_ROWS)
+        after = self._beyond(after, rows)
         found = [
             StoredArtifact(digest.hex(), kind, size, body)
             if type(digest) is type(body) is bytes
             else self._artifact((row, digest, kind, size, body))
             for row, digest, kind, size, body in rows
         ]
-        return (rows[-1][0] if rows else after), found
+        return after, found
 
     def artifact(self, artifact_id: ArtifactId) -> StoredArtifact | None:
         rows = self._rows(f"{_ARTIFACT} WHERE id = ?", bytes.fromhex(artifact_id))
@@ -122,6 +125,18 @@ class SqliteAudit:
         with self._blobs.path(ArtifactId(artifact_id)).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
+
+    def _beyond(self, after: int, rows: list[Any]) -> int:
+        """The place of the last row, which a sound table has beyond `after`.
+
+        Pages that are out of order would be read round and round.
+        """
+        if not rows:
+            return after
+        last = rows[-1][0]
+        if type(last) is not int or last <= after:
+            raise from_sqlite(apsw.CorruptError("order"), self._name)
+        return last
 
     # Rows of a statement are whatever it selects.
     def _some(self, statement: str, *values: int, limit: int) -> list[Any]:

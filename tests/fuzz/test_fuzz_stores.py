@@ -126,6 +126,14 @@ def test_damage_to_a_store_is_named_or_changes_nothing(
         assert bodies == _expected(whole, tmp_path)
 
 
+def test_pages_out_of_order_are_not_read_round_and_round(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "store.sqlite"
+    for at in range(_PAGE_BYTES, len(whole), _PAGE_BYTES // 4):
+        path.write_bytes(whole[:at] + bytes(_PAGE_BYTES) + whole[at + _PAGE_BYTES :])
+        _, codes = asyncio.run(_look(path, read_only=True))
+        assert codes <= CATALOGUE.keys()
+
+
 def _expected(whole: bytes, directory: Path) -> list[bytes]:
     path = directory / "expected.sqlite"
     path.write_bytes(whole)
