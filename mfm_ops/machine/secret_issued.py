@@ -43,6 +43,7 @@ _PUBLIC = frozenset((b"pk", b"pub", b"public", b"publishable", b"id", b"req", b"
 _PREFIX = re.compile(rb"(?:[a-z]{1,12}[0-9]{0,2}|[A-Z]{2,8}[0-9]{0,2}|v[0-9])[_.-]+")
 _HASHES = re.compile(rb"(?i:sha[0-9]{0,3}|md5|h1|blake[0-9a-z]*|digest|nonce|etag)[_.=:-]")
 _MAX_PREFIX_PARTS = 4
+_SHORTEST_LOWER_BYTES = 35
 _MAX_BODY_BYTES = 512
 _CLASSES = bytes(
     48 if 48 <= byte <= 57 else 65 if 65 <= byte <= 90 else 97 if 97 <= byte <= 122 else 45
@@ -52,6 +53,8 @@ _CLASSES = bytes(
 
 def is_lower_token(run: bytes) -> bool:
     """Whether a run of small letters, digits and marks is a token behind a prefix."""
+    if len(run) < _SHORTEST_LOWER_BYTES:
+        return False
     return _LOWER_TOKEN.fullmatch(run) is not None or _HEX_TOKEN.fullmatch(run) is not None
 
 

@@ -12,11 +12,11 @@ __all__ = ["rule_in_line"]
 # Not the password, but what it is guessed from.
 _PASSWORD_HASH = re.compile(
     r"(?:^|[\s\"'])[\w.@-]{1,64}:(?:\$(?:apr1|argon2\w{0,2}|scrypt|[0-9a-z]{1,2})\$[^\s:\"']{13,}"
-    r"|\{S?SHA[0-9]{0,3}\}[A-Za-z0-9+/=]{20,})",
+    r"|\{S?SHA\}[A-Za-z0-9+/=]{20,})",
     re.ASCII,
 )
 _PGPASS = re.compile(
-    r"(?:^|[\s\"'])[\w.*-]{1,128}:(?:543[0-9]|6432|\*):[\w*.-]{1,64}:[\w*.@-]{1,64}:([^\s\"']{4,128})",
+    r"(?:^|[\s\"'])[\w.*-]{1,128}:(?:543[0-9]|\*):[\w*.-]{1,64}:[\w*.@-]{1,64}:([^\s\"']{4,128})",
     re.ASCII,
 )
 _SIGNED = re.compile(

@@ -20,21 +20,32 @@ __all__ = ["MIN_RUN_BYTES", "looks_encoded", "run_rule", "runs"]
 MIN_RUN_BYTES = 20
 _RUN_CHARS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 _MARK = bytes(ord("a") if byte in _RUN_CHARS else ord(" ") for byte in range(256))
+# The first hexadecimal digit of a printable character.
+_TEXT_NIBBLES = b"234567"
 _LONG = b"a" * MIN_RUN_BYTES
 _BEFORE_BYTES = 24
 # Digests, addresses and UUIDs fill our documents and are no credentials.
 _HEX_AND_DASHES = b"0123456789abcdefx-"
 
 
-def runs(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Every run, up to 24 bytes that stand before it, and where it starts."""
+def runs(data: bytes, *, all_hexadecimal: bool = True) -> Iterator[tuple[bytes, bytes, int]]:
+    """Every run, up to 24 bytes that stand before it, and where it starts.
+
+    Without `all_hexadecimal`, of the plain hexadecimal ones only those that read as text.
+    """
     marks = data.translate(_MARK)
     start = marks.find(_LONG)
     while start >= 0:
         end = marks.find(b" ", start)
         if end < 0:
             end = len(marks)
-        yield data[start:end], data[max(0, start - _BEFORE_BYTES) : start], start
+        run = data[start:end]
+        if (
+            all_hexadecimal
+            or run.translate(None, _HEX_AND_DASHES)
+            or (run[0] in _TEXT_NIBBLES and looks_encoded(run))
+        ):
+            yield run, data[max(0, start - _BEFORE_BYTES) : start], start
         start = marks.find(_LONG, end)
 
 
@@ -49,10 +60,10 @@ def looks_encoded(run: bytes) -> bool:
 
     Twelve characters are looked at: random bytes pass once in a hundred thousand times.
     """
-    if run[0] in b"234567" and len(run) >= _ENCODED_SAMPLE_BYTES:
+    if run[0] in _TEXT_NIBBLES and len(run) >= _ENCODED_SAMPLE_BYTES:
         head = run[:_ENCODED_SAMPLE_BYTES]
         return not head.translate(None, _HEX_AND_DASHES) and not head[::2].translate(
-            None, b"234567"
+            None, _TEXT_NIBBLES
         )
     if run[0] not in _ENCODED_START:
         return False

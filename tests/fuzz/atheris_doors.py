@@ -1,8 +1,7 @@
 """Coverage-guided fuzzing of the doors that take bytes; run by `make fuzz` where atheris is there.
 
-    python -m tests.fuzz.atheris_doors SECONDS
-
-Not collected by pytest, and atheris is no dependency: it has no wheel for every Python.
+`python -m tests.fuzz.atheris_doors SECONDS`.  Atheris is no dependency, and is asked for only when
+this runs: it has no wheel for every Python.
 """
 
 import importlib
@@ -10,18 +9,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Only where it is installed; `make fuzz` asks first.
-atheris: Any = importlib.import_module("atheris")
-
-with atheris.instrument_imports(include=["mfm_ops", "transports"]):
-    importlib.import_module("mfm_ops.machine.secret_search")  # loaded late otherwise
-    from mfm_ops.machine.canonical import CanonicalError, canonical_json_bytes, parse_strict
-    from mfm_ops.machine.errors import TransportFailure
-    from mfm_ops.machine.secrets import find_secret, find_secret_in_canonical, text_has_secret
-    from transports.exec import parse_request
-    from transports.keystore_format import entry_of
-    from transports.keystore_warnings import KeystoreRefused
-    from transports.nix_refs import RefError, parse_app_ref
+from mfm_ops.machine.canonical import CanonicalError, canonical_json_bytes, parse_strict
+from mfm_ops.machine.errors import TransportFailure
+from mfm_ops.machine.secrets import find_secret, find_secret_in_canonical, text_has_secret
+from transports.exec import parse_request
+from transports.keystore_format import entry_of
+from transports.keystore_warnings import KeystoreRefused
+from transports.nix_refs import RefError, parse_app_ref
 
 
 def _json(data: bytes) -> None:
@@ -63,7 +57,16 @@ def one(data: bytes) -> None:
         _DOORS[data[0] % len(_DOORS)](data[1:])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Fuzz for as many seconds as the first argument says."""
+    atheris: Any = importlib.import_module("atheris")
+    # Imported late otherwise, and not instrumented.
+    importlib.import_module("mfm_ops.machine.secret_search")
+    atheris.instrument_all()
     seconds = sys.argv[1] if len(sys.argv) > 1 else "60"
     atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=2048"], one)
     atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
