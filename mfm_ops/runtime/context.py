@@ -65,21 +65,8 @@ class Snapshot:
         Raises:
             StorageFailure: `Corruption` when they are no JSON object.
         """
-        try:
-            values = parse_strict(data)
-        except CanonicalError:
-            values = None
-        if not isinstance(values, dict):
-            raise StorageFailure(
-                StorageError(
-                    Corruption=error_info(
-                        "artifact_corrupt",
-                        "a context snapshot is not a JSON object",
-                        artifact_id=artifact_id_for_bytes(data),
-                    )
-                )
-            )
-        return cls({key: canonical_json_bytes(value) for key, value in values.items()})
+        values = stored_values(data)
+        return cls({key: _parsed_fragment(value) for key, value in values.items()})
 
     def canonical_bytes(self) -> bytes:
         """The artifact: the canonical JSON object of all entries."""
@@ -170,6 +157,52 @@ class JsonContext(StagedContext):
 
     def __init__(self, values: Mapping[str, Json] | None = None) -> None:
         super().__init__(Snapshot.of_values(values) if values else EMPTY)
+
+
+def stored_values(data: bytes) -> dict[str, Json]:
+    """The values of a stored snapshot, by key; raises as `Snapshot.of_bytes`."""
+    try:
+        values = parse_strict(data)
+    except CanonicalError:
+        values = None
+    if not isinstance(values, dict):
+        raise StorageFailure(
+            StorageError(
+                Corruption=error_info(
+                    "artifact_corrupt",
+                    "a context snapshot is not a JSON object",
+                    artifact_id=artifact_id_for_bytes(data),
+                )
+            )
+        )
+    return values
+
+
+def stored_delta(before: Mapping[str, Json], after: Mapping[str, Json]) -> Delta:
+    """As `Snapshot.delta_to`, from `stored_values`: only what changed is encoded again."""
+    changed: dict[str, bytes | None] = {
+        key: _parsed_fragment(value)
+        for key, value in after.items()
+        if key not in before or not _same(before[key], value)
+    }
+    changed.update((key, None) for key in before if key not in after)
+    return changed
+
+
+def _same(one: Json, other: Json) -> bool:
+    # To Python, `1` equals `True`, and so do lists of them.
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict | list):
+        return canonical_json_bytes(one) == canonical_json_bytes(other)
+    return one == other
+
+
+def _parsed_fragment(value: Json) -> bytes:
+    """The canonical bytes of what the strict parser let through: scalars need no further look."""
+    if isinstance(value, dict | list):
+        return canonical_json_bytes(value)
+    return orjson.dumps(value)
 
 
 def _encoded(key: str, value: Json) -> bytes:

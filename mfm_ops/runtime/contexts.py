@@ -9,9 +9,10 @@ writes of the state it forked at.
 from collections.abc import Collection, Mapping, Sequence
 
 from mfm_ops.machine.artifacts import ArtifactKind
+from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.errors import ContextFailure
 from mfm_ops.machine.ids import ArtifactId, StateId
-from mfm_ops.runtime.context import Delta, Snapshot
+from mfm_ops.runtime.context import Delta, Snapshot, stored_delta, stored_values
 from mfm_ops.runtime.history import StateRecord, StateStatus
 from mfm_ops.runtime.merging import Merging
 from mfm_ops.runtime.persist import Persister
@@ -47,7 +48,7 @@ class RunContexts:
         self._merging = Merging(schedule)
         # The siblings of a wave start from one merge: by the first of their parents, by all.
         self._bases: dict[StateId, dict[tuple[StateId, ...], Snapshot]] = {}
-        self._last_base: Snapshot | None = None
+        self._last_base: tuple[ArtifactId | None, Mapping[str, Json]] = None, {}
         # How many children of a state have not completed.
         self._waiting: dict[StateId, int] = {}
         self._completed: dict[StateId, ArtifactId] = {
@@ -85,7 +86,7 @@ class RunContexts:
     def completed(self, state_id: StateId, base: Snapshot, snapshot: Snapshot) -> None:
         """Keep what a state left, and let go of what only it still needed."""
         if self._keeps_deltas:
-            self._deltas[state_id] = self._delta(state_id, base, snapshot)
+            self._deltas[state_id] = self._with_overrides(state_id, base.delta_to(snapshot))
             if state_id not in self._completed:
                 self._release_parents(state_id)
         else:
@@ -154,16 +155,16 @@ class RunContexts:
         base_id, end_id = self._records[state_id].base_snapshot_id, self._completed[state_id]
         if base_id == end_id:
             return self._overrides.get(state_id, {})
-        base = self._last_base
-        if base is None or base.artifact_id != base_id:
+        last_id, base = self._last_base
+        if last_id != base_id:
             # The siblings of a wave come one after the other, and share it.
-            base = self._last_base = await self._load(base_id)
-        end = self._snapshots.get(state_id) or await self._load(end_id)
-        return self._delta(state_id, base, end)
+            base = stored_values(await self._persister.load_bytes(base_id))
+            self._last_base = base_id, base
+        end = stored_values(await self._persister.load_bytes(end_id))
+        return self._with_overrides(state_id, stored_delta(base, end))
 
-    def _delta(self, state_id: StateId, base: Snapshot, snapshot: Snapshot) -> Delta:
+    def _with_overrides(self, state_id: StateId, delta: Delta) -> Delta:
         """What a state changed, an override of its base included."""
-        delta = base.delta_to(snapshot)
         overrides = self._overrides.get(state_id)
         return {**overrides, **delta} if overrides else delta
 

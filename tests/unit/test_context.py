@@ -16,7 +16,13 @@ from mfm_ops.machine.canonical import (
 )
 from mfm_ops.machine.errors import ContextFailure, StorageFailure
 from mfm_ops.machine.ids import ContextKey
-from mfm_ops.runtime.context import JsonContext, Snapshot, StagedContext
+from mfm_ops.runtime.context import (
+    JsonContext,
+    Snapshot,
+    StagedContext,
+    stored_delta,
+    stored_values,
+)
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 VALUES = st.recursive(
@@ -48,6 +54,23 @@ def test_a_snapshot_read_from_its_bytes_is_the_same(values: dict[str, Json]) -> 
     again = Snapshot.of_bytes(data)
     assert again.values() == values
     assert again.canonical_bytes() == data
+
+
+@given(CONTEXTS, CONTEXTS)
+def test_a_delta_of_stored_values_is_that_of_their_snapshots(
+    one: dict[str, Json], other: dict[str, Json]
+) -> None:
+    before, after = Snapshot.of_values(one), Snapshot.of_values({**one, **other})
+    for start, end in ((before, after), (after, before)):
+        values = stored_values(start.canonical_bytes()), stored_values(end.canonical_bytes())
+        assert stored_delta(*values) == start.delta_to(end)
+
+
+def test_a_number_is_no_truth_value_in_a_delta() -> None:
+    assert stored_delta({"a": 1, "b": [0]}, {"a": True, "b": [False]}) == {
+        "a": b"true",
+        "b": b"[false]",
+    }
 
 
 def test_keys_stand_in_utf16_order() -> None:
