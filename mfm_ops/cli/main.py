@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -27,15 +28,43 @@ def main() -> None:
     gc.set_threshold(100_000)
     # Other packages' pydantic plugins would be searched for, and would see what mfm validates.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    begin = _leave_at_once()
     try:
         from mfm_ops.cli.root import run
 
-        code = run(arguments)
+        code = run(arguments, begin)
     except KeyboardInterrupt:
         code = 130
     # Nor is there anything to be found in them when the process ends.
     gc.freeze()
     sys.exit(code)
+
+
+def _leave_at_once() -> Callable[[], None]:
+    """Let Ctrl-C end the process on the spot, until what is returned is called.
+
+    While modules are loaded an exception from a signal comes up in the middle of other packages'
+    imports, which lose it, take it for something else, or crash. Nothing is done so far that would
+    have to be cleaned up.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # Whoever started mfm has it ignore Ctrl-C.
+        return lambda: None
+
+    def leave(_number: int, _frame: object) -> None:
+        try:
+            os.write(2, b"error[interrupted]: interrupted before anything was done\n")
+        finally:
+            os._exit(130)
+
+    signal.signal(signal.SIGINT, leave)
+
+    def begin() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    return begin
 
 
 def _open_closed_streams() -> None:

@@ -6,7 +6,7 @@ Which words a failure gets is left to `errors`, what the commands do to their ow
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import click
@@ -65,9 +65,9 @@ root = MfmGroup(
 )
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code."""
-    session = Session()
+def run(arguments: Sequence[str], begin: Callable[[], None] = lambda: None) -> int:
+    """Run one command line and return its exit code; `begin` is called before the command is."""
+    session = Session(begin)
     try:
         code = _run(arguments, session)
         sys.stdout.flush()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,10 +31,12 @@ _KEYS: Final[Mapping[str, str]] = {
 class Session:
     """What the commands share.
 
-    `options` are the global ones as far as they were parsed, `command_path` the command's words.
+    `options` are the global ones as far as they were parsed, `command_path` the command's words;
+    `begin` is called when they are parsed, and the command is about to do something.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[], None] = lambda: None) -> None:
+        self.begin = begin
         self.options: dict[str, str] = {}
         self.command_path = "mfm"
         self._settings: Settings | None = None

@@ -68,6 +68,12 @@ class MfmCommand(click.Command):
         ctx.ensure_object(Session).command_path = ctx.command_path
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, after the session was told that it begins."""
+        if not isinstance(self, click.Group):
+            ctx.ensure_object(Session).begin()
+        return super().invoke(ctx)
+
 
 class MfmGroup(MfmCommand, click.Group):
     """Commands by name; `lazy` maps a name to `module:attribute` and its one line of help."""

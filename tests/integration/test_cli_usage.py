@@ -396,3 +396,19 @@ def test_a_failure_whose_reader_has_left_is_still_a_failure(mfm: Mfm) -> None:
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(timeout=50) == 2
+
+
+def test_ctrl_c_while_an_op_is_looked_up_ends_mfm_at_once(mfm: Mfm) -> None:
+    (mfm.directory / "slow.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except BaseException:\n    pass\n"
+    )
+    about = mfm.directory / "slow-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: slow\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[mfm.ops]\nslow = slow:Slow\n")
+    path = f"{mfm.environ['PYTHONPATH']}{os.pathsep}{mfm.directory}"
+    result = mfm("op", "slow", environ={"PYTHONPATH": path})
+    assert (result.code, result.out) == (130, "")
+    assert result.err.startswith("error[interrupted]: ")
