@@ -17,7 +17,7 @@ from tests.support import name_of
 
 pytestmark = pytest.mark.anyio
 
-SHORT_COMMITS = 2
+SHORT_COMMITS = 1
 
 
 async def died_while_sending(theatre: Theatre, directory: Path, scene: str) -> Turn:

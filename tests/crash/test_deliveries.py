@@ -19,8 +19,8 @@ from tests.crash.turns import KILLED, Theatre, Turn, chosen
 pytestmark = pytest.mark.anyio
 
 SCENES = ("bare", "keyed", "pair", "both", "wave", "flaky", "parent")
-SHORT_COMMITS = 1
-# Around each step of one delivery, and around some elsewhere.
+SHORT_COMMITS = 0
+# All steps of one delivery, and some of the others.
 SHORT_TELLINGS = {"bare": 4}
 SHORT_AGAIN, LONG_AGAIN = 1, 40
 

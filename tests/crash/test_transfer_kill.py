@@ -20,7 +20,7 @@ from tests.crash.turns import Theatre, Turn
 
 pytestmark = pytest.mark.anyio
 
-SHORT_KILLS = 6
+SHORT_KILLS = 5
 
 
 class Exported(NamedTuple):

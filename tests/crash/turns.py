@@ -183,12 +183,17 @@ async def _sent(store: SqliteStore, names: Mapping[str, Any]) -> str:
 
 
 def chosen(boundaries: Sequence[str], *, long_form: bool, tellings: int, commits: int) -> list[int]:
-    """The boundaries to die at: all of them, or some around deliveries and some at commits."""
+    """The boundaries to die at: all, or some around deliveries, the first commit and some more."""
     if long_form:
         return list(range(1, len(boundaries) + 1))
     numbered = [(number, name.split()[1]) for number, name in enumerate(boundaries, 1)]
-    chance, picked = random.Random(3), set[int]()
-    for kinds, some in ((TELLING, tellings), (COMMITS, commits)):
-        found = [number for number, kind in numbered if kind in kinds]
-        picked |= set(chance.sample(found, min(some, len(found))))
-    return sorted(picked)
+    telling = [number for number, kind in numbered if kind in TELLING]
+    first, *later = [number for number, kind in numbered if kind in COMMITS]
+    chance = random.Random(3)
+    return sorted(
+        {
+            first,
+            *chance.sample(telling, min(tellings, len(telling))),
+            *chance.sample(later, min(commits, len(later))),
+        }
+    )
