@@ -70,7 +70,7 @@ class _Run:
         self._spec = spec
         self._loop = asyncio.get_running_loop()
         # Done at the tree's end. The caller waits for one of its own, which it may cancel; a
-        # shield would cost two more turns of the loop, each after a sleep.
+        # shield would cost one more turn of the loop, after a sleep.
         self.finished: asyncio.Future[None] = self._loop.create_future()
         self.waited: asyncio.Future[None] = self._loop.create_future()
         self._began = time.monotonic()

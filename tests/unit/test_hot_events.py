@@ -116,7 +116,7 @@ def test_an_event_that_is_made_unchecked_is_the_checked_one(
 
 
 def test_an_unchecked_model_has_the_defaults_of_what_is_left_out() -> None:
-    envelope = EventEnvelope.of_valid(
+    envelope = EventEnvelope.of_valid(  # the defaults are what is looked at
         run_id=RunId("6ba7b810-9dad-11d1-80b4-00c04fd430c8"), seq=1, event=Event.of_valid()
     )
     assert envelope.ts_millis is None

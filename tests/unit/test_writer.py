@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import anyio
 import pytest
+from pydantic import ValidationError
 
 from mfm_ops.machine import events as ev
 from mfm_ops.machine.errors import RunFailure, StorageFailure
-from mfm_ops.machine.events import DomainEvent, EventEnvelope
-from mfm_ops.machine.ids import RunId
+from mfm_ops.machine.events import DomainEvent, EventEnvelope, KernelEvent
+from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.runtime.writer import CancelRequested, RunWriter
 from mfm_ops.storage.memory import MemoryStore
 from tests.support import CANARY, FaultyStore, domain, name_of, sid
@@ -76,6 +77,16 @@ async def test_an_event_of_an_attempt_says_whose_it_is() -> None:
     await desk.writer.flush()
     (envelope,) = await desk.store.read_range(RUN, 1)
     assert (envelope.state_id, envelope.attempt, envelope.ts_millis) == (sid("s"), 3, 7)
+
+
+@pytest.mark.parametrize("now", [-1, 2**53])
+async def test_an_event_with_a_time_that_nobody_could_read_is_not_stored(now: int) -> None:
+    store = MemoryStore()
+    writer = RunWriter(store, RUN, 0, now_millis=lambda: now)
+    with pytest.raises(ValidationError):
+        writer.add_kernel(KernelEvent.completed(sid("one"), ArtifactId("a" * 64)))
+    await writer.flush()
+    assert await store.head_seq(RUN) == 0
 
 
 async def test_an_observer_sees_events_when_they_are_durable() -> None:
