@@ -38,6 +38,7 @@ from tests.support import (
     ScriptedFactory,
     ask,
     effect,
+    failure,
     reads,
     state,
 )
@@ -93,6 +94,12 @@ def gathering(*names: str) -> Handler:
     return handle
 
 
+async def fails_in_the_end(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+    """Once its child has paid, while the other one may still be at work."""
+    await gathering("payer")(ctx, io, rec)
+    raise failure(retryable=False)
+
+
 SCENES: dict[str, tuple[Mapping[str, FunctionState], tuple[str, ...]]] = {
     "bare": (
         {"begin": state(count), "charge": effect(sending("charge")), "end": state(count)},
@@ -133,6 +140,10 @@ SCENES: dict[str, tuple[Mapping[str, FunctionState], tuple[str, ...]]] = {
         },
         ("spawn>gather>end",),
     ),
+    "doomed": (
+        {"spawn": reads(spawning("payer", "chief")), "fail": reads(fails_in_the_end)},
+        ("spawn>fail",),
+    ),
     "payer": (
         {"charge": effect(sending("paid")), "end": state(count)},
         ("charge>end",),
@@ -155,6 +166,7 @@ EFFECTS: dict[str, Mapping[str, str | None]] = {
     "wave": {"bare1": None, "bare2": None, "keyed1": "key-1", "keyed2": "key-2"},
     "flaky": {"charge": KEY},
     "parent": {"paid": None, "stamped": KEY},
+    "doomed": {"paid": None, "stamped": KEY},
 }
 """What each scene sends, with which idempotency key."""
 

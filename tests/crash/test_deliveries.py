@@ -20,6 +20,7 @@ pytestmark = pytest.mark.anyio
 
 SCENES = ("bare", "keyed", "pair", "both", "wave", "flaky", "parent")
 SHORT_COMMITS = 0
+SHORT_DOOMED = 4
 # All steps of one delivery, and some of the others.
 SHORT_TELLINGS = {"bare": 4}
 SHORT_AGAIN, LONG_AGAIN = 1, 40
@@ -117,3 +118,26 @@ async def test_nothing_goes_on_from_an_effect_that_waits_for_somebody(
         assert turn.only_doubt.what == "charge"
     # It was cut off before all of it was sent: nobody has seen it.
     assert not turn.ledger.deliveries
+
+
+async def test_children_send_nothing_more_once_their_parent_has_failed(
+    theatre: Theatre, tmp_path: Path, *, long_form: bool
+) -> None:
+    whole = Turn(theatre, tmp_path / "whole", "doomed")
+    assert whole.work("drive").end == "Failed"
+    boundaries, tried = whole.boundaries, 0
+    for boundary in chosen(boundaries, long_form=long_form, tellings=0, commits=SHORT_DOOMED):
+        turn = Turn(theatre, tmp_path / f"at-{boundary}", "doomed")
+        turn.work("drive", dies_at=boundary)
+        histories = await turn.look()
+        failed = any("doomed.main.fail" in h.states and h.failure for h in histories.values())
+        before = list(turn.ledger.deliveries)
+        assert await turn.finish() == "Failed"
+        histories = await turn.look()
+        assert all(history.status is not None for history in histories.values())
+        if failed:
+            tried += 1
+            assert turn.ledger.deliveries == before
+        assert max(turn.ledger.applied().values(), default=0) <= 1
+        turn.clear()
+    assert tried or not long_form
