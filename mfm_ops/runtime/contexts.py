@@ -8,6 +8,8 @@ writes of the state it forked at.
 
 from collections.abc import Collection, Mapping, Sequence
 
+import anyio
+
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.errors import ContextFailure
@@ -25,7 +27,8 @@ class RunContexts:
     """What each state sees and leaves.
 
     `records` are the states that earlier drivers worked on; `overrides` the writes that a fork
-    makes in the name of a state, before its handler runs.
+    makes in the name of a state, before its handler runs. With `goes_on` nobody asks for the
+    context of a state that has completed, so not all of the past need be read.
     """
 
     def __init__(
@@ -35,8 +38,15 @@ class RunContexts:
         persister: Persister,
         records: Mapping[StateId, StateRecord],
         overrides: Mapping[StateId, Delta],
+        *,
+        goes_on: bool = False,
     ) -> None:
         self.initial = initial
+        # What merged writes are applied to.
+        self._origin = initial
+        self._goes_on = goes_on
+        # Without a turn of the loop where it is free: siblings must not start one by one.
+        self._merges = anyio.Lock(fast_acquire=True)
         self._schedule = schedule
         self._persister = persister
         self._records = records
@@ -141,15 +151,32 @@ class RunContexts:
 
     async def _merged(self, ends: Sequence[StateId]) -> Snapshot:
         """The merge of what `ends` and all before them wrote: a context that none has stored."""
-        # All loading comes first: what is merged meanwhile by others is merged once.
-        for state_id in self._merging.missing(ends):
-            if state_id not in self._deltas:
-                self._deltas[state_id] = await self._recorded_delta(state_id)
-        for state_id in self._merging.missing(ends):
-            self._merging.add(state_id, self._deltas[state_id])
-        merged = self.initial.apply(self._merging.merged(ends))
+        # One at a time: what is loaded for one is there for the next.
+        async with self._merges:
+            if self._goes_on:
+                self._goes_on = False
+                await self._skip_the_past()
+            for state_id in self._merging.missing(ends):
+                if state_id not in self._deltas:
+                    self._deltas[state_id] = await self._recorded_delta(state_id)
+                self._merging.add(state_id, self._deltas[state_id])
+            merged = self._origin.apply(self._merging.merged(ends))
         await self._store(merged)
         return merged
+
+    async def _skip_the_past(self) -> None:
+        """Begin with a context that an earlier driver merged, if one sums up all before it."""
+        for state_id in self._schedule.narrows() if self._records else ():
+            record = self._records.get(state_id)
+            # An override is a write of the state itself, which others must not see.
+            if (
+                record is not None
+                and record.status is StateStatus.completed
+                and state_id not in self._overrides
+            ):
+                self._origin = await self._load(record.base_snapshot_id)
+                self._merging.begin_at(state_id)
+                return
 
     async def _recorded_delta(self, state_id: StateId) -> Delta:
         base_id, end_id = self._records[state_id].base_snapshot_id, self._completed[state_id]

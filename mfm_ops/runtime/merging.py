@@ -48,6 +48,15 @@ class Merging:
         self._added: set[int] = set()
         self._keeps_all = False
 
+    def begin_at(self, state_id: StateId) -> None:
+        """Take what comes before a state as part of the context that everything starts from.
+
+        To be called first, if at all, with one of `Schedule.narrows`.
+        """
+        before = self._schedule.ids_in(self._schedule.ancestor_mask(state_id))
+        self._views = {index: {} for index in self._schedule.positions_of(before)}
+        self._added = set(self._views)
+
     def missing(self, states: Iterable[StateId]) -> list[StateId]:
         """What must be added, in this order, before `states` can be merged: themselves, parents."""
         schedule = self._schedule

@@ -3,7 +3,7 @@
 What a state sees of the context is left to `merging` and `contexts`.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from heapq import heappop, heappush
 
 from mfm_ops.machine.ids import StateId
@@ -77,6 +77,21 @@ class Schedule:
             for index in sorted(within)
             if within.isdisjoint(self.child_positions[index])
         ]
+
+    def narrows(self) -> Iterator[StateId]:
+        """States that start from all that went before, as all that does not go before does too.
+
+        The last one first, and of several that start alike the first. Whoever knows what such a
+        state started from need not know who before it wrote what: no state that is still to come
+        is unordered with any of them.
+        """
+        masks = self._ancestor_masks()
+        before = seen_by_rest = (1 << len(self._ids)) - 1
+        for index in reversed(self._order):
+            before ^= 1 << index
+            seen_by_rest &= masks[index]
+            if before and before & seen_by_rest == before:
+                yield self._ids[index]
 
     def position(self, state_id: StateId) -> int:
         """A state's place in the plan."""

@@ -90,7 +90,12 @@ class Walk:
             if record.status is StateStatus.running
         }
         self.contexts = RunContexts(
-            self._schedule, env.initial, env.io.persister, self._records, env.overrides
+            self._schedule,
+            env.initial,
+            env.io.persister,
+            self._records,
+            env.overrides,
+            goes_on=True,
         )
         self._running: dict[StateId, RunningState] = {}
         self._state_deadline_ms = env.config.state_deadline_ms
