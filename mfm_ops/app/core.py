@@ -17,7 +17,9 @@ from mfm_ops.app.nix_roots import release_ended
 from mfm_ops.app.outcome import Outcome, outcome_of
 from mfm_ops.app.signals import Interrupted, Seen, until_signalled
 from mfm_ops.app.workspace import Requirements, begin_look, build_to_resume
+from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.engine import Stores
+from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from mfm_ops.machine.canonical import Json
     from mfm_ops.machine.config import BuildProvenance
     from mfm_ops.machine.events import EventEnvelope
+    from mfm_ops.machine.plan import ExecutionPlan
     from mfm_ops.runtime.executor import Engine
     from mfm_ops.sdk.operation import AnyOperation, OpConfig
     from mfm_ops.storage.memory import MemoryStore
@@ -166,6 +169,7 @@ class App:
                 workspace=workspace,
             )
             prepared = launcher.prepare(pipeline, run_config)
+            _require_tags(prepared.plan, options.skip_tags)
             result = await launcher.launch(prepared, run_key=options.run_key)
             return await outcome_of(
                 store, result, prepared.manifest, prepared.manifest_id, self.ops
@@ -300,3 +304,12 @@ class App:
             observer=observe,
             child_planner=ChildRunPlanner(self.ops),
         )
+
+
+def _require_tags(plan: ExecutionPlan, tags: tuple[str, ...]) -> None:
+    """A misspelt tag would skip nothing, and what should have been skipped would run."""
+    known = {str(tag) for node in plan.graph.states for tag in node.state.meta().tags}
+    for tag in tags:
+        if tag not in known:
+            info = error_info("usage", "--skip-tag: no state of the op has the tag.")
+            raise SettingsFailure(info)

@@ -226,12 +226,22 @@ def test_a_run_key_starts_one_run(mfm: Mfm) -> None:
 
 
 def test_run_options_stand_in_the_manifest(mfm: Mfm) -> None:
-    options = ("--event-profile", "minimal", "--max-attempts", "7", "--skip-tag", "report")
+    options = ("--event-profile", "minimal", "--max-attempts", "7")
     assert mfm(*mfm.program("echo", "1"), *options).code == 0
     config = mfm("run", "manifest", "last", "--json").data["manifest"]["run_config"]
     assert config["event_profile"] == "Minimal"
     assert config["retry_policy"]["max_attempts"] == 7
-    assert config["skip_tags"] == ["report"]
+
+
+def test_states_are_skipped_by_a_tag_that_they_have(mfm: Mfm) -> None:
+    (mfm.directory / "keys").mkdir()
+    listing = ("op", "keystore_list", "--keystore", "keys")
+    misspelt = mfm(*listing, "--skip-tag", "reprot", "--json")
+    assert (misspelt.code, misspelt.error["code"]) == (2, "usage")
+    assert mfm("run", "list", "--json").data == []
+    assert mfm(*listing, "--skip-tag", "fetch_data").code != 2
+    config = mfm("run", "manifest", "last", "--json").data["manifest"]["run_config"]
+    assert config["skip_tags"] == ["fetch_data"]
 
 
 def test_resuming_a_finished_run_returns_its_result(mfm: Mfm, finished: dict[str, Any]) -> None:
