@@ -374,11 +374,12 @@ def fresh_interpreter(script: str, argument: object) -> Any:
     return json.loads(done.stdout)
 
 
+# What others wrote is imported once, before the forks: whether it can be is not the question here.
 IMPORT_ALONE = """
 import importlib, json, os, sys, traceback
+import anyio, apsw, click, orjson, psutil, pydantic, rfc8785, structlog
 
-failures = {}
-for name in json.loads(sys.argv[1]):
+def begin(name):
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -388,11 +389,21 @@ for name in json.loads(sys.argv[1]):
             os.write(writing, traceback.format_exc().encode()[-4000:])
         os._exit(0)
     os.close(writing)
+    return name, pid, reading
+
+def end(name, pid, reading):
     with open(reading, encoding="utf-8", errors="replace") as pipe:
         text = pipe.read()
     os.waitpid(pid, 0)
-    if text:
-        failures[name] = text
+    return {name: text} if text else {}
+
+failures, running = {}, []
+for name in json.loads(sys.argv[1]):
+    if len(running) == (os.cpu_count() or 1):
+        failures |= end(*running.pop(0))
+    running.append(begin(name))
+for each in running:
+    failures |= end(*each)
 print(json.dumps(failures))
 """
 
