@@ -2,7 +2,7 @@
 
 Values are held as canonical bytes. So a handler can change nothing in place, a snapshot is joined
 rather than encoded again, and a delta is a comparison of bytes. Who may see which keys is left to
-the planner's scopes, whose snapshot a state starts from to `scheduler`.
+the planner's scopes, whose snapshot a state starts from to `contexts`.
 """
 
 from collections.abc import Mapping

@@ -6,6 +6,7 @@ completed states left, and loads what an earlier driver stored. A forked run's o
 writes of the state it forked at.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import anyio
@@ -59,13 +60,16 @@ class RunContexts:
         # The siblings of a wave start from one merge: by the first of their parents, by all.
         self._bases: dict[StateId, dict[tuple[StateId, ...], Snapshot]] = {}
         self._last_base: tuple[ArtifactId | None, Mapping[str, Json]] = None, {}
-        # How many children of a state have not completed.
-        self._waiting: dict[StateId, int] = {}
         self._completed: dict[StateId, ArtifactId] = {
             record.state_id: record.snapshot_id
             for record in sorted(records.values(), key=lambda record: record.ended_seq)
             if record.status is StateStatus.completed and record.snapshot_id is not None
         }
+        # Siblings are counted together, since a wave may have as many parents as states: how many
+        # with the same parents have not completed, and for how many such groups a parent is kept.
+        left = (state for state in schedule.order if state not in self._completed)
+        self._waiting = Counter(map(schedule.parents, left if self._keeps_deltas else ()))
+        self._waiting_groups = Counter(parent for group in self._waiting for parent in group)
 
     @property
     def completed_states(self) -> Collection[StateId]:
@@ -102,18 +106,18 @@ class RunContexts:
         else:
             # In a chain nobody looks further back than one state.
             self._snapshots.clear()
-        if self._schedule.children(state_id):
+        if self._schedule.has_children(state_id):
             self._snapshots[state_id] = snapshot
         self._completed[state_id] = snapshot.artifact_id
 
     def _release_parents(self, state_id: StateId) -> None:
-        for parent in self._schedule.parents(state_id):
-            waiting = self._waiting.get(parent)
-            if waiting is None:
-                children = self._schedule.children(parent)
-                waiting = sum(child not in self._completed for child in children)
-            self._waiting[parent] = waiting - 1
-            if waiting == 1:
+        siblings = self._schedule.parents(state_id)
+        self._waiting[siblings] -= 1
+        if self._waiting[siblings]:
+            return
+        for parent in siblings:
+            self._waiting_groups[parent] -= 1
+            if not self._waiting_groups[parent]:
                 self._snapshots.pop(parent, None)
                 self._bases.pop(parent, None)
 

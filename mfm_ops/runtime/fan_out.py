@@ -1,7 +1,7 @@
 """Runs the states that are ready at once, as many as the run config allows.
 
 What each state sees does not depend on the order in which they happen to end: that is decided in
-`scheduler`. Running one state is left to `walk`.
+`merging`. Running one state is left to `walk`.
 """
 
 import anyio

@@ -4,6 +4,7 @@ So the outcome does not depend on the order in which unordered states happened t
 contract, section 5). Which snapshots the writes come from is left to `contexts`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -44,7 +45,11 @@ class Merging:
         self._views: dict[int, _View] = {}
         # The siblings of a wave start from one merge: by the first of their parents, by all.
         self._joins: dict[int, dict[tuple[int, ...], _View]] = {}
-        self._waiting = [len(children) for children in schedule.child_positions]
+        # Siblings are counted together: how many with the same parents were not added, and for
+        # how many such groups a parent's view is kept.
+        groups = [tuple(parents) for parents in schedule.parent_positions]
+        self._waiting = Counter(groups)
+        self._waiting_groups = Counter(parent for group in self._waiting for parent in group)
         self._added: set[int] = set()
         self._keeps_all = False
 
@@ -89,9 +94,12 @@ class Merging:
         self._added.add(index)
         if self._keeps_all:
             return
+        self._waiting[parents] -= 1
+        if self._waiting[parents]:
+            return
         for parent in parents:
-            self._waiting[parent] -= 1
-            if self._waiting[parent] == 0:
+            self._waiting_groups[parent] -= 1
+            if not self._waiting_groups[parent]:
                 self._views.pop(parent, None)
                 self._joins.pop(parent, None)
 

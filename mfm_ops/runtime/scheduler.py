@@ -29,6 +29,7 @@ class Schedule:
         self._sinks = [index for index in range(len(ids)) if not self.child_positions[index]]
         self._ancestors: list[int] | None = None
         self._ranks: list[int] | None = None
+        self._parents: dict[tuple[int, ...], tuple[StateId, ...]] = {}
         self._order: list[int] = []
         frontier = Frontier(self, ())
         while frontier:
@@ -49,13 +50,15 @@ class Schedule:
 
     def parents(self, state_id: StateId) -> tuple[StateId, ...]:
         """The direct predecessors, in plan order."""
-        return tuple(
-            self._ids[index] for index in sorted(self.parent_positions[self._position[state_id]])
-        )
+        positions = tuple(self.parent_positions[self._position[state_id]])
+        # Siblings share theirs: a wave may have as many parents as states.
+        if positions not in self._parents:
+            self._parents[positions] = tuple(self._ids[index] for index in sorted(positions))
+        return self._parents[positions]
 
-    def children(self, state_id: StateId) -> tuple[StateId, ...]:
-        """The direct successors."""
-        return tuple(self._ids[index] for index in self.child_positions[self._position[state_id]])
+    def has_children(self, state_id: StateId) -> bool:
+        """Whether any state waits for this one."""
+        return bool(self.child_positions[self._position[state_id]])
 
     def only_sink(self) -> StateId | None:
         """The state that all others lead to, when there is just one end."""

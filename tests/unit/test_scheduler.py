@@ -96,7 +96,7 @@ def test_the_ends_of_some_states_are_those_without_a_child_among_them(
     assert set(schedule.ends(some)) == some - inner
     for node in found.states:
         children = {edge.to for edge in found.edges if edge.from_ == node.id}
-        assert set(schedule.children(node.id)) == children
+        assert schedule.has_children(node.id) == bool(children)
 
 
 @given(graphs(), st.data())
