@@ -24,7 +24,7 @@ from pathlib import Path
 
 import apsw
 
-from mfm_ops.machine.canonical import artifact_id_for_json
+from mfm_ops.machine.canonical import Json, artifact_id_for_json, canonical_json_bytes
 from mfm_ops.machine.config import (
     BackoffPolicy,
     BuildProvenance,
@@ -54,6 +54,12 @@ from mfm_ops.storage.sqlite import open_sqlite_store
 BLOB = ContextKey("bench.main.blob")
 LANES = 50
 """As many keys; a state of a wave writes that of its lane, so that the context stays small."""
+
+CONTEXT: dict[str, Json] = {
+    str(BLOB): "x" * 2900,
+    **{f"bench.main.lane_{lane}": 0 for lane in range(LANES)},
+}
+"""4 KiB, which the run only changes."""
 
 DONE = StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
 META = StateMeta(
@@ -170,7 +176,7 @@ async def run(plan: ExecutionPlan, mode: ExecutionMode, path: Path) -> tuple[flo
         manifest_id=artifact_id_for_json(manifest.model_dump(mode="json")),
         plan=plan,
         run_config=run_config,
-        initial_context=JsonContext({str(BLOB): "x" * 4000}),
+        initial_context=JsonContext(CONTEXT),
     )
     async with open_sqlite_store(path) as store:
         gc.collect()
@@ -237,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "python": platform.python_version(),
                 "apsw": version("apsw"),
                 "sqlite": apsw.sqlite_lib_version(),
+                "context_bytes": len(canonical_json_bytes(CONTEXT)),
                 **found,
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             },
