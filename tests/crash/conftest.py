@@ -33,14 +33,15 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+# Gone with these tests: others count the processes that they leave.
+@pytest.fixture(scope="package")
 def drivers(programs: Path) -> Iterator[Drivers]:
     server = Drivers(programs)
     yield server
     server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def theatre(drivers: Drivers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
     """The drivers' server, and one that counts what drivers send."""
     server = CountingServer(tmp_path_factory.mktemp("server") / "journal")

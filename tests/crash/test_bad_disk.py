@@ -34,7 +34,7 @@ SIZE_BYTES = 4 << 20
 CODES = {"full": "store_full", "read_only": "store_read_only", "io_error": "store_io_error"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def whole(drivers: Drivers, tmp_path_factory: pytest.TempPathFactory) -> tuple[End, int]:
     """The end of a run on a good disk, and how many boundaries it had."""
     place = drivers.place(tmp_path_factory.mktemp("good") / "run")

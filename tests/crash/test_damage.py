@@ -47,7 +47,7 @@ class Victim(NamedTuple):
         return self.place.store
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def victim(drivers: Drivers, tmp_path_factory: pytest.TempPathFactory) -> Victim:
     base = tmp_path_factory.mktemp("victim")
     whole = drivers.place(base / "whole")

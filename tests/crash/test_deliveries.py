@@ -34,14 +34,14 @@ class Whole(NamedTuple):
     ends: dict[RunId, End]
 
 
-@pytest.fixture(scope="session", params=SCENES)
+@pytest.fixture(scope="package", params=SCENES)
 async def whole(
     theatre: Theatre, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Whole:
     return await untouched(theatre, tmp_path_factory.mktemp("whole"), request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def bare(theatre: Theatre, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return await untouched(theatre, tmp_path_factory.mktemp("bare"), "bare")
 

@@ -47,7 +47,7 @@ class Whole(NamedTuple):
     files: set[str]
 
 
-@pytest.fixture(scope="session", params=["chain", "wave"])
+@pytest.fixture(scope="package", params=["chain", "wave"])
 async def whole(
     drivers: Drivers, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Whole:

@@ -66,7 +66,7 @@ class Promises(NamedTuple):
         return self
 
 
-@pytest.fixture(scope="session", params=["chain", "wave"])
+@pytest.fixture(scope="package", params=["chain", "wave"])
 async def run(
     drivers: Drivers, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Recorded:
