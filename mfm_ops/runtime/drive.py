@@ -24,7 +24,6 @@ from mfm_ops.machine.events import (
     RunStatus,
 )
 from mfm_ops.machine.ids import ArtifactId
-from mfm_ops.runtime.fan_out import fan_out
 from mfm_ops.runtime.records import ORPHANED
 from mfm_ops.runtime.redact import safe_info
 from mfm_ops.runtime.walk import DriveEnv, RunParked, StateFailedForGood, Walk
@@ -108,6 +107,9 @@ async def _work(env: DriveEnv, walk: Walk) -> _End:
         mode = config.execution_mode.value
         if config.execution_mode.variant == "FanOutJoin" and mode is not None:
             writer.gathers = True
+            # Here and not above: most runs have nothing to run at once, and start sooner without.
+            from mfm_ops.runtime.fan_out import fan_out
+
             on_failure = config.on_state_failure or OnStateFailure.CancelRunning
             await fan_out(walk, mode.max_concurrency, on_failure)
         else:

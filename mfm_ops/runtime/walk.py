@@ -35,7 +35,6 @@ from mfm_ops.runtime.driver import DriverIdentity
 from mfm_ops.runtime.live_io import EffectInDoubt, LiveIo, RunIo
 from mfm_ops.runtime.records import ORPHANED, RunHistory, StateRecord, StateStatus
 from mfm_ops.runtime.redact import safe_error
-from mfm_ops.runtime.replay_io import ReplayIo
 from mfm_ops.runtime.router import Router, TransportRegistry
 from mfm_ops.runtime.running import RunningState
 from mfm_ops.runtime.scheduler import Frontier, Schedule
@@ -318,6 +317,8 @@ class Walk:
         )
         if env.config.io_mode is IoMode.Live:
             return LiveIo(env.io, Router(env.registry, live_env), live_env)
+        from mfm_ops.runtime.replay_io import ReplayIo
+
         source = env.replay_source
         assert source is not None, "the engine refuses a replay without a source"
         recorded = source.states.get(state_id)
