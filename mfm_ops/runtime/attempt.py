@@ -3,8 +3,6 @@
 Whether there is another attempt, and what the run does next, is left to `walk`.
 """
 
-import logging
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import anyio
@@ -13,14 +11,11 @@ from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import EventProfile
 from mfm_ops.machine.errors import (
-    ContextFailure,
     ErrorInfo,
-    IoFailure,
     RunFailure,
     StateError,
     StateFailure,
     StorageFailure,
-    TransportFailure,
 )
 from mfm_ops.machine.events import KernelEvent, StateFailed
 from mfm_ops.machine.ids import ArtifactId
@@ -28,24 +23,21 @@ from mfm_ops.machine.io import IoProvider
 from mfm_ops.machine.plan import StateNode
 from mfm_ops.machine.state import StateOutcome
 from mfm_ops.runtime.context import Delta, Snapshot, StagedContext, member_prefix
+from mfm_ops.runtime.handler_failures import causes_of, info_of
 from mfm_ops.runtime.interrupted import raise_what_came_from_outside
 from mfm_ops.runtime.live_io import EffectInDoubt, LiveIo
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
 from mfm_ops.runtime.recorder import AttemptRecorder
-from mfm_ops.runtime.redact import log_unexpected, safe_error
+from mfm_ops.runtime.redact import safe_error
 from mfm_ops.runtime.running import RunningState
 from mfm_ops.runtime.writer import CancelRequested, RunWriter
 
 __all__ = ["AttemptFailed", "AttemptOutcome", "Completed", "run_attempt", "skip_state"]
 
-log = logging.getLogger(__name__)
-
 # What an event recorder refuses is the state's own mistake.
 RECORDER_CODES = frozenset(
     {"event_name_reserved", "event_invalid", "io_attempt_over", "secrets_detected"}
 )
-# What a handler raises of its own, or passes on from what it was handed.
-OWN_FAILURES = (StateFailure, IoFailure, ContextFailure, TransportFailure, Refused)
 
 
 class Completed(NamedTuple):
@@ -193,11 +185,8 @@ async def _failure_snapshot(
 
 
 def _info_of(error: BaseException, io: IoProvider) -> ErrorInfo:
-    """The record of a failed handler; what is no fault of the state's is raised again.
-
-    A handler's own task group wraps what its tasks raise, so the causes are looked at.
-    """
-    causes = list(_causes(error))
+    """The record of a failed handler; what is no fault of the state's is raised again."""
+    causes = list(causes_of(error))
     for cause in causes:
         if isinstance(cause, (StorageFailure, CancelRequested, EffectInDoubt)) or (
             isinstance(cause, RunFailure) and cause.info.code not in RECORDER_CODES
@@ -205,23 +194,4 @@ def _info_of(error: BaseException, io: IoProvider) -> ErrorInfo:
             raise cause
     if _in_doubt(io):
         raise EffectInDoubt
-    infos: list[ErrorInfo] = []
-    for cause in causes:
-        if not isinstance(cause, (*OWN_FAILURES, RunFailure)):
-            log_unexpected(log, "a state raised an unexpected exception", error)
-            return error_info(
-                "state_panicked",
-                "the state raised an unexpected exception",
-                exception=type(cause).__name__,
-            )
-        infos.append(cause.info)
-    # Where one of several failures is final, trying again is of no use.
-    return next((info for info in infos if not info.retryable), infos[0])
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _causes(part)
-    else:
-        yield error
+    return info_of(error, causes)

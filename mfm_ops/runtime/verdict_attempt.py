@@ -3,8 +3,6 @@
 What differs from the record is found in `verdict_compare`.
 """
 
-import logging
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from mfm_ops.machine.canonical import artifact_id_for_bytes, canonical_json_bytes
@@ -12,14 +10,11 @@ from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import EventProfile
 from mfm_ops.machine.errors import (
     CODE_MISSING_FACT_KEY,
-    ContextFailure,
     ErrorInfo,
     IoFailure,
-    RunFailure,
     StateError,
     StateFailure,
     StorageFailure,
-    TransportFailure,
 )
 from mfm_ops.machine.events import DomainEvent
 from mfm_ops.machine.ids import ArtifactId, FactKey, RunId, StateId
@@ -31,6 +26,7 @@ from mfm_ops.machine.wire import JsonValue
 from mfm_ops.runtime.context import Delta, Snapshot, StagedContext
 from mfm_ops.runtime.fact_keys import default_key, request_bytes
 from mfm_ops.runtime.facts import BoundFact, FactIndex
+from mfm_ops.runtime.handler_failures import causes_of, info_of
 from mfm_ops.runtime.interrupted import raise_what_came_from_outside
 from mfm_ops.runtime.persist import (
     Persister,
@@ -39,7 +35,7 @@ from mfm_ops.runtime.persist import (
     scanned_canonical_bytes,
 )
 from mfm_ops.runtime.recorder import AttemptRecorder
-from mfm_ops.runtime.redact import log_unexpected, safe_info
+from mfm_ops.runtime.redact import safe_info
 from mfm_ops.runtime.replay_io import ReplayIo
 
 __all__ = [
@@ -50,7 +46,6 @@ __all__ = [
     "replay_attempt",
 ]
 
-log = logging.getLogger(__name__)
 
 _MISSING = frozenset({"missing_fact", CODE_MISSING_FACT_KEY})
 _OTHER = frozenset({"fact_request_mismatch", "fact_payload_conflict"})
@@ -262,29 +257,8 @@ def _scanned(base: Snapshot, delta: Delta, recorded_id: ArtifactId | None) -> Sn
 
 def _info_of(error: BaseException) -> ErrorInfo:
     """The record of a failed handler, as `attempt` makes it for a live one."""
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     for cause in causes:
         if isinstance(cause, StorageFailure):
             raise cause
-    infos: list[ErrorInfo] = []
-    for cause in causes:
-        if not isinstance(cause, _OWN_FAILURES):
-            log_unexpected(log, "a state raised an unexpected exception", error)
-            return error_info(
-                "state_panicked",
-                "the state raised an unexpected exception",
-                exception=type(cause).__name__,
-            )
-        infos.append(cause.info)
-    return next((info for info in infos if not info.retryable), infos[0])
-
-
-_OWN_FAILURES = (StateFailure, IoFailure, ContextFailure, TransportFailure, RunFailure, Refused)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _causes(part)
-    else:
-        yield error
+    return info_of(error, causes)
