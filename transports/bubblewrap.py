@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from transports.descriptors import is_shortage
+
 __all__ = ["Bubblewrap", "Complaint", "explain_refusal", "find_bubblewrap", "read_complaint"]
 
 _ASK_TIMEOUT_S = 10
@@ -30,7 +32,11 @@ class Bubblewrap:
 
 
 def find_bubblewrap(search_path: str | None = None) -> Bubblewrap | None:
-    """The first `bwrap` on `search_path` (default: PATH), if it runs at all; asks it twice."""
+    """The first `bwrap` on `search_path` (default: PATH), if it runs at all; asks it twice.
+
+    Raises:
+        OSError: no descriptor, process or memory is left to ask it with.
+    """
     found = shutil.which("bwrap", path=search_path)
     if found is None:
         return None
@@ -38,7 +44,11 @@ def find_bubblewrap(search_path: str | None = None) -> Bubblewrap | None:
     try:
         version = _ask(path, "--version").removeprefix("bubblewrap ").strip()
         options = _ask(path, "--help")
-    except (OSError, subprocess.SubprocessError):
+    except OSError as exc:
+        if is_shortage(exc):
+            raise
+        return None
+    except subprocess.SubprocessError:
         return None
     return Bubblewrap(path, version[:40], "--ro-bind-fd" in options)
 

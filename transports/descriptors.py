@@ -1,10 +1,19 @@
 """The descriptors of one run: opened, listened to on the event loop, and closed once."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
+from typing import Final
 
-__all__ = ["Descriptors"]
+__all__ = ["Descriptors", "is_shortage"]
+
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+
+def is_shortage(exc: OSError) -> bool:
+    """Whether something ran out here, which says nothing about the file that was asked for."""
+    return exc.errno in _SHORTAGES
 
 
 class Descriptors:

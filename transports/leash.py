@@ -29,7 +29,11 @@ class Leash:
     def __init__(self, guard: str = _GUARD) -> None:
         self.mark = f"mfm-{uuid.uuid4().hex}"
         owner_end, owner = os.pipe2(os.O_CLOEXEC)
-        leash_end, self.fd = os.pipe2(os.O_CLOEXEC)
+        try:
+            leash_end, self.fd = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            _close(owner_end, owner)
+            raise
         weakref.finalize(self, _close, owner, self.fd)
         try:
             # Its parent ends once it stands by itself.

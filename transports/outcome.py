@@ -15,6 +15,7 @@ from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import TransportFailure
 from transports.bubblewrap import explain_refusal, read_complaint
 from transports.child import MAX_STREAM_BYTES, ChildResult
+from transports.descriptors import is_shortage
 from transports.policy import ExecPolicy
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "masked_pointer",
     "not_started",
     "parse_response",
+    "refused_by_system",
     "require_success",
     "sandbox_unavailable",
     "spawn_failure",
@@ -57,9 +59,18 @@ def spawn_failure(reason: str, where: Mapping[str, Json]) -> TransportFailure:
             "name the directories that it needs in read_only_paths"
         ),
         "too_long": "the program's arguments or environment are too long",
+        "resources": (
+            "mfm has no open file, process or memory left to start it with: raise the limits that "
+            "it runs under (ulimit -n, ulimit -u), or run fewer programs at once"
+        ),
     }
     message = messages.get(reason, "the system could not start the program")
     return failure("exec_spawn_failed", message, reason=reason, **where)
+
+
+def refused_by_system(exc: OSError, where: Mapping[str, Json]) -> TransportFailure:
+    """exec_spawn_failed, for what the system refused us before the program started."""
+    return spawn_failure("resources" if is_shortage(exc) else "spawn", where)
 
 
 def sandbox_unavailable(reason: str, message: str | None = None) -> TransportFailure:

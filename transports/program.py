@@ -19,6 +19,7 @@ from anyio import to_thread
 
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import TransportFailure
+from transports.descriptors import is_shortage
 from transports.magic import ELF_MAGIC, HEAD_BYTES, is_native, script_interpreter
 from transports.policy import NIX_STORE, ExecPolicy, is_below, is_utf8
 
@@ -75,6 +76,7 @@ def pin_program(path: str, policy: ExecPolicy) -> PinnedProgram:
         TransportFailure: exec_program_missing, exec_program_not_allowed (details.reason
             `outside_prefixes`, `interpreter` or `not_utf8`), exec_program_not_executable,
             exec_spawn_failed (details.reason `exec_format`).
+        OSError: no descriptor or memory is left to look at it with.
     """
     fd, resolved = _open_resolved(path)
     try:
@@ -164,7 +166,9 @@ def _open_resolved(path: str) -> tuple[int, str]:
                 "exec_program_not_executable",
                 "the program cannot be reached: a directory on its path is closed to this user",
             ) from None
-        except (OSError, ValueError):
+        except (OSError, ValueError) as exc:
+            if isinstance(exc, OSError) and is_shortage(exc):
+                raise
             raise _failure("exec_program_missing", "there is no such program") from None
         resolved = os.readlink(f"/proc/self/fd/{fd}")
         if not is_utf8(resolved):

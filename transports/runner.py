@@ -34,6 +34,7 @@ from transports.outcome import (
     limit_mechanisms,
     not_started,
     parse_response,
+    refused_by_system,
     require_success,
     sandbox_unavailable,
     spawn_failure,
@@ -135,13 +136,16 @@ class ProgramRunner:
                 await self._find_means()
             if in_time.cancelled_caught:
                 raise too_slow(call.timeout_ms, {})
-        for _ in range(_PIN_TRIES):
-            with pin_program(call.program_path, self.policy) as program:
-                reply = await self._run_pinned(
-                    call, program, stdin, env=env, deadline=deadline, transport=transport
-                )
-            if reply is not None:
-                return reply
+        try:
+            for _ in range(_PIN_TRIES):
+                with pin_program(call.program_path, self.policy) as program:
+                    reply = await self._run_pinned(
+                        call, program, stdin, env=env, deadline=deadline, transport=transport
+                    )
+                if reply is not None:
+                    return reply
+        except OSError as exc:
+            raise refused_by_system(exc, {}) from None
         raise failure(
             "exec_program_not_allowed",
             "the program was replaced each time it was about to run",
@@ -242,7 +246,7 @@ class ProgramRunner:
                 # It was there when we looked; look again at the next call.
                 self._means = None
                 raise sandbox_unavailable("missing") from None
-            raise spawn_failure("spawn", where) from None
+            raise refused_by_system(exc, where) from None
 
     def _command(
         self, program: PinnedProgram, argv: tuple[str, ...], env: Mapping[str, str]
@@ -270,8 +274,8 @@ class ProgramRunner:
                     self._means = await to_thread.run_sync(
                         self._look_around, abandon_on_cancel=True
                     )
-                except OSError:
-                    raise spawn_failure("spawn", {}) from None
+                except OSError as exc:
+                    raise refused_by_system(exc, {}) from None
 
     def _look_around(self) -> _Means:
         wanted = self.policy.sandbox == "bubblewrap"

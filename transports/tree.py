@@ -12,6 +12,8 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
+from transports.descriptors import is_shortage
+
 __all__ = [
     "TreeUsage",
     "descendants",
@@ -123,10 +125,9 @@ def proportional_memory(usage: TreeUsage, files_bytes: int = 0) -> int:
                         total_kb += int(line.split()[1])
                     elif line.startswith(b"Pss_Shmem:"):
                         mapped_kb += int(line.split()[1])
-        except PermissionError:
-            return usage.memory_bytes + files_bytes
-        except OSError:
-            continue
+        except OSError as exc:
+            if isinstance(exc, PermissionError) or is_shortage(exc):
+                return usage.memory_bytes + files_bytes
     return total_kb * 1024 + max(0, files_bytes - mapped_kb * 1024)
 
 

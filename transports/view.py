@@ -9,6 +9,7 @@ The command that comes of it is `sandbox`'s, the checks were `program`'s.
 import os
 from dataclasses import dataclass
 
+from transports.descriptors import is_shortage
 from transports.policy import ExecPolicy, is_below, is_utf8
 from transports.program import PinnedProgram
 from transports.sandbox import PRIVATE_DIR, PRIVATE_TMP, Mounts, PinnedFile
@@ -44,7 +45,11 @@ class Neighbours:
         self._known: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {}
 
     def names(self, directory: str) -> tuple[str, ...]:
-        """What is in `directory`; nothing where that is too much, or cannot be read."""
+        """What is in `directory`; nothing where that is too much, or cannot be read.
+
+        Raises:
+            OSError: no descriptor or memory is left to look with.
+        """
         try:
             info = os.stat(directory)
             stamp = (info.st_dev, info.st_ino, info.st_mtime_ns)
@@ -53,7 +58,9 @@ class Neighbours:
                 return known[1]
             # Others cannot be named in the sandbox's options, nor asked for by any request.
             names = tuple(sorted(name for name in os.listdir(directory) if is_utf8(name)))
-        except OSError:
+        except OSError as exc:
+            if is_shortage(exc):
+                raise
             return ()
         if len(names) > _MAX_NEIGHBOURS:
             names = ()
