@@ -29,6 +29,7 @@ from mfm_ops.machine.transport import LiveIoEnv, LiveIoTransport
 from mfm_ops.runtime.child_lineage import Lineage, spawn_keys
 from mfm_ops.runtime.child_plan import ChildPlanner, start_of
 from mfm_ops.runtime.control import Requester, close_cancelled, request_cancel
+from mfm_ops.runtime.follow import follow
 from mfm_ops.runtime.history import Folding
 from mfm_ops.runtime.live_io import EffectInDoubt
 from mfm_ops.runtime.manifests import load_manifest
@@ -238,12 +239,11 @@ class ChildRuns:
 
     async def _until_left(self, child: _Child) -> RunResult | None:
         """Watch a child that somebody else drives: its end, or None once it is ours again."""
-        folding, seq = Folding(child.run_id), 0
+        folding = Folding(child.run_id)
         lineage = self._lineage(child)
         while True:
             await anyio.sleep(LOOK_INTERVAL_S)
-            history = folding.go_on(await self.env.stores.events.read_range(child.run_id, seq + 1))
-            seq = history.head_seq
+            history = await follow(self.env.stores.events, folding)
             if history.status is not None:
                 return history.result
             if not lineage.leaves_to(history.driver):
@@ -253,8 +253,7 @@ class ChildRuns:
         kept = self._others.get(run_id)
         if kept is not None:
             try:
-                events = await self.env.stores.events.read_range(run_id, 1)
-                result = Folding(run_id).go_on(events).result
+                result = (await follow(self.env.stores.events, Folding(run_id))).result
             except StorageFailure as failure:
                 if failure.error.variant != "NotFound":
                     raise

@@ -32,7 +32,8 @@ from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.child_lineage import ancestors
 from mfm_ops.runtime.child_plan import not_plannable, parse_request, plan_child
 from mfm_ops.runtime.child_runs import ChildRuns
-from mfm_ops.runtime.history import fold
+from mfm_ops.runtime.follow import follow
+from mfm_ops.runtime.history import Folding
 from mfm_ops.runtime.linked import EngineTransport, LinkedReply
 
 __all__ = ["ChildRunTransport"]
@@ -135,6 +136,6 @@ class ChildRunTransport(EngineTransport):
         )
 
     async def _failure(self, child: RunId) -> ChildFailure | None:
-        events = await self._children.env.stores.events.read_range(child, 1)
-        error = fold(child, events).failure
+        history = await follow(self._children.env.stores.events, Folding(child))
+        error = history.failure
         return ChildFailure(code=error.info.code, state_id=error.state_id) if error else None

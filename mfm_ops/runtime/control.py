@@ -25,6 +25,7 @@ from mfm_ops.machine.events import (
 )
 from mfm_ops.machine.ids import FactKey, RunId, StateId
 from mfm_ops.runtime.driver import is_alive
+from mfm_ops.runtime.follow import follow
 from mfm_ops.runtime.history import Folding
 from mfm_ops.runtime.persist import Persister, Refused, scanned_canonical_bytes
 from mfm_ops.runtime.records import Intent, Resolution, RunHistory, StateStatus
@@ -73,7 +74,7 @@ async def close_cancelled(stores: Stores, run_id: RunId, asks: Requester) -> Run
 
     Raises: as `request_cancel`.
     """
-    history = Folding(run_id).go_on(await stores.events.read_range(run_id, 1))
+    history = await follow(stores.events, Folding(run_id))
     for child in history.open_children:
         if await stores.events.head_seq(child.run_id):
             await _close_child(stores, child.run_id, asks)
@@ -141,7 +142,7 @@ async def resolve_effect(
     completed = resolution is Resolution.completed
     payload_id = await persister.trusted(ArtifactKind.FactPayload, payload) if completed else None
     said = _said({"as": resolution.value, "who": asks.who, "why": asks.why})
-    history = Folding(run_id).go_on(await stores.events.read_range(run_id, 1))
+    history = await follow(stores.events, Folding(run_id))
     chosen = _effect_in_doubt(history, state_id, key)
     request = parse_canonical(await stores.artifacts.get(chosen.request_id))
     namespace = request.get("namespace") if isinstance(request, dict) else None
@@ -201,8 +202,8 @@ async def _append(
 ) -> RunHistory:
     """Append what `decide` finds right for the history as it stands; the history after that."""
     folding = Folding(run_id)
-    history = folding.go_on(await stores.events.read_range(run_id, 1))
     for tries_left in reversed(range(TRIES)):
+        history = await follow(stores.events, folding)
         writer = RunWriter(stores.events, run_id, history.head_seq, now_millis=asks.now_millis)
         decide(history, writer)
         if not writer.has_pending:
@@ -215,10 +216,9 @@ async def _append(
             # Whoever drives the run wrote in between: decide again.
             if failure.info.code != "run_fenced" or not tries_left:
                 raise
-            history = folding.go_on(await stores.events.read_range(run_id, history.head_seq + 1))
             continue
         break
-    return folding.go_on(await stores.events.read_range(run_id, history.head_seq + 1))
+    return await follow(stores.events, folding)
 
 
 def _said(payload: dict[str, Json]) -> dict[str, Json]:
