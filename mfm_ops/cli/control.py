@@ -8,9 +8,10 @@ import click
 
 from mfm_ops.app import Interrupted, Requirements
 from mfm_ops.cli.errors import CommandFailure, ExitCode, usage
+from mfm_ops.cli.numbers import Seconds
 from mfm_ops.cli.op import finish, interrupted
 from mfm_ops.cli.options import read_json
-from mfm_ops.cli.run_options import Seconds, requirement_options, watch_options, watching
+from mfm_ops.cli.run_options import requirement_options, watch_options, watching
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.tree import MfmCommand
 from mfm_ops.machine.codes import error_info
@@ -51,7 +52,7 @@ cancel = MfmCommand(
         click.Option(["--why"], default="", metavar="TEXT", help="Recorded with the request."),
         click.Option(
             ["--wait"],
-            type=Seconds(min=0),
+            type=Seconds(),
             default=30.0,
             metavar="SECONDS",
             help="How long to wait for the driver to end the run.  [default: 30]",

@@ -18,6 +18,7 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from mfm_ops.cli.numbers import range_text
 from mfm_ops.machine.canonical import CanonicalError, Json, json_pointer, parse_strict
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import SettingsFailure
@@ -27,6 +28,13 @@ __all__ = ["config_from_options", "option_name", "options_for", "read_json"]
 
 MAX_JSON_BYTES: Final = 16 << 20
 _INTEGER = re.compile(r"-?[0-9]{1,40}")
+_NUMBER_FAULTS: Final = frozenset(
+    {
+        *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+        *("int_parsing", "int_parsing_size", "int_type"),
+    }
+)
+"""pydantic's names for what is no number, or one out of range."""
 
 
 def option_name(field: str, reserved: Collection[str] = ()) -> str:
@@ -144,7 +152,22 @@ def config_from_options(
         fault = refused.errors(include_url=False, include_context=False, include_input=False)[0]
         place = fault["loc"]
         pointer, reason = json_pointer(place), fault["msg"].removeprefix("Value error, ")
+        if fault["type"] in _NUMBER_FAULTS and len(place) == 1:
+            reason = _must_be(op.config_model, str(place[0])) or reason
     raise _refusal(op, str(place[0]) if place else "", pointer, reason, reserved)
+
+
+def _must_be(model: type[OpConfig], name: str) -> str | None:
+    """What the integer field of that alias must be, in the words of mfm's own options."""
+    about = model.model_json_schema(by_alias=True)["properties"].get(name, {})
+    for part in (about, *about.get("anyOf", ())):
+        if part.get("type") == "integer":
+            least, above = part.get("minimum"), part.get("exclusiveMinimum")
+            most, below = part.get("maximum"), part.get("exclusiveMaximum")
+            least = above + 1 if least is None and above is not None else least
+            most = below - 1 if most is None and below is not None else most
+            return f"must be a whole number {range_text(least, most)}"
+    return None
 
 
 def _refusal(

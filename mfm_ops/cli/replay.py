@@ -8,8 +8,8 @@ from typing import Any, Final
 import click
 
 from mfm_ops.cli.errors import CommandFailure, ExitCode
+from mfm_ops.cli.numbers import Seconds
 from mfm_ops.cli.output import Painter, escape, screen_width, table
-from mfm_ops.cli.run_options import Seconds
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.tree import MfmCommand
 from mfm_ops.machine.codes import error_info
@@ -102,7 +102,7 @@ replay = MfmCommand(
         click.Argument(["run"], metavar="RUN"),
         click.Option(
             ["--timeout"],
-            type=Seconds(min=0, min_open=True),
+            type=Seconds(above_zero=True),
             metavar="SECONDS",
             help="End a replay that takes longer, and name the state that it was at.",
         ),

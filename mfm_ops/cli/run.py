@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mfm_ops.app import Interrupted
+from mfm_ops.cli.numbers import Whole
 from mfm_ops.cli.op import finish, interrupted
 from mfm_ops.cli.output import Painter, escape, json_document, screen_width, table, write
 from mfm_ops.cli.run_options import watch_options, watching
@@ -51,7 +52,7 @@ def _run_argument() -> click.Argument:
     "list",
     click.Option(
         ["--limit"],
-        type=click.IntRange(0, _MOST_SHOWN),
+        type=Whole(0, _MOST_SHOWN),
         default=_SHOWN_BY_DEFAULT,
         metavar="N",
         help=f"How many to show, 0 for all.  [default: {_SHOWN_BY_DEFAULT}]",

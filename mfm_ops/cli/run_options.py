@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any, Final
 
 import click
 
 from mfm_ops.app import Requirements, RunOptions, Watch
+from mfm_ops.cli.numbers import Whole
 from mfm_ops.cli.output import is_terminal
 
 __all__ = [
     "RESERVED",
-    "Seconds",
     "requirement_options",
     "run_options",
     "run_options_from",
     "watch_options",
     "watching",
 ]
-
-_MAX_U32: Final = 2**32 - 1
-_MAX_SECONDS: Final = 10_000_000.0
-
-
-class Seconds(click.FloatRange):
-    """A number of seconds that every clock can count: finite, and at most some months."""
-
-    def __init__(self, *, min: float, min_open: bool = False) -> None:  # noqa: A002 - click's name
-        super().__init__(min=min, max=_MAX_SECONDS, min_open=min_open)
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """As click does, but for what is no number to wait for."""
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return seconds
-
-    def _describe_range(self) -> str:
-        # The upper bound is for machines.
-        return ""
 
 
 def watch_options() -> list[click.Parameter]:
@@ -92,7 +68,7 @@ def run_options() -> list[click.Parameter]:
         ),
         click.Option(
             ["--max-attempts"],
-            type=click.IntRange(1, _MAX_U32),
+            type=Whole(1),
             metavar="N",
             help="How often a state may be tried.  [default: 3]",
         ),
@@ -110,7 +86,7 @@ def run_options() -> list[click.Parameter]:
         ),
         click.Option(
             ["--parallel"],
-            type=click.IntRange(1, _MAX_U32),
+            type=Whole(1),
             metavar="N",
             help="Run up to N ready states at once.  [default: one after the other]",
         ),
@@ -121,13 +97,13 @@ def run_options() -> list[click.Parameter]:
         ),
         click.Option(
             ["--deadline-ms", "run_deadline_ms"],
-            type=click.IntRange(1, _MAX_U32),
+            type=Whole(1),
             metavar="N",
             help="Fail the run when it is driven for longer; counts anew on a resume.",
         ),
         click.Option(
             ["--state-deadline-ms"],
-            type=click.IntRange(1, _MAX_U32),
+            type=Whole(1),
             metavar="N",
             help="Stop an attempt of a state that takes longer; it may be tried again.",
         ),

@@ -258,6 +258,31 @@ def test_a_full_disk_is_told(mfm: Mfm) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "cancel", "x", "--wait", "-1"), "seconds from 0 to 10000000."),
+        (("run", "cancel", "x", "--wait", "soon"), "seconds from 0 to 10000000."),
+        (("run", "cancel", "x", "--wait", "1e9"), "seconds from 0 to 10000000."),
+        (("run", "replay", "x", "--timeout", "0"), "seconds more than 0 and at most 10000000."),
+        (("run", "list", "--limit", "-1"), "number from 0 to 2147483647."),
+        (("run", "list", "--limit", "1.5"), "number from 0 to 2147483647."),
+        (("op", "run_program", "--parallel", "0"), "number from 1 to 4294967295."),
+        (("op", "run_program", "--max-attempts", "4294967296"), "number from 1 to 4294967295."),
+        (("op", "run_program", "--deadline-ms", "0"), "number from 1 to 4294967295."),
+        (("op", "run_program", "--state-deadline-ms", "x"), "number from 1 to 4294967295."),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_range(
+    mfm: Mfm, arguments: tuple[str, ...], told: str
+) -> None:
+    result = mfm(*arguments, "--json")
+    assert (result.code, result.error["code"]) == (2, "usage")
+    option = next(word for word in arguments if word.startswith("--"))
+    assert result.error["message"].startswith(f"Invalid value for '{option}': must be a ")
+    assert result.error["message"].endswith(told)
+
+
 def test_the_c_locale_can_print_everything(mfm: Mfm) -> None:
     result = mfm("ops", "show", "run_program", environ={"PYTHONIOENCODING": "ascii"})
     assert result.code == 0

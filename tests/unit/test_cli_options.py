@@ -31,6 +31,7 @@ class EverythingConfig(OpConfig):
     numbers: list[int] = Field(default_factory=list, description="JSON, having no simple text.")
     place: Annotated[str | None, PathOption()] = Field(default=None, description="A path.")
     limit: int | None = Field(default=None, description="At most.")
+    share: int | None = Field(default=None, gt=-1, le=100, description="In percent.")
     run_key: str | None = Field(default=None, description="mfm has an option of this name.")
 
 
@@ -112,6 +113,23 @@ def test_help_shows_description_example_default_and_what_is_required() -> None:
         "--op-run-key TEXT",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "must_be"),
+    [
+        ("--count", "0", "at least 1"),
+        ("--count", "many", "at least 1"),
+        ("--limit", "1.5", "of any size"),
+        ("--share", "-1", "from 0 to 100"),
+        ("--share", "101", "from 0 to 100"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_range(
+    option: str, text: str, must_be: str
+) -> None:
+    reason = refusal("--name", "x", option, text)["reason"]
+    assert reason == f"{option}: must be a whole number {must_be}"
 
 
 @pytest.mark.parametrize(
