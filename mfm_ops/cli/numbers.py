@@ -14,7 +14,8 @@ import click
 __all__ = ["Seconds", "Whole", "range_text"]
 
 if TYPE_CHECKING:
-    _Integer, _Float = click.ParamType[int], click.ParamType[float]
+    _Integer = click.ParamType[int]
+    _Float = click.ParamType[float]
 else:
     # Older versions of click have no type argument.
     _Integer = _Float = click.ParamType
