@@ -10,7 +10,16 @@ from typing import Self
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.errors import StateError
 from mfm_ops.machine.ids import ArtifactId, FactKey, OpId, OpPath, RunId, StateId
-from mfm_ops.machine.wire import U32, U64, JsonValue, Variants, Wire, optional_extension, variant
+from mfm_ops.machine.wire import (
+    MAX_SAFE_INTEGER,
+    U32,
+    U64,
+    JsonValue,
+    Variants,
+    Wire,
+    optional_extension,
+    variant,
+)
 
 __all__ = [
     "ArtifactWritten",
@@ -188,6 +197,34 @@ class EventEnvelope(Wire):
     event: Event
     state_id: StateId | None = optional_extension()
     attempt: U32 | None = optional_extension()
+
+    @classmethod
+    def now(
+        cls,
+        run_id: RunId,
+        seq: int,
+        ts_millis: int,
+        event: Event,
+        *,
+        state_id: StateId | None,
+        attempt: int | None,
+    ) -> Self:
+        """The envelope of valid parts but for the time: a clock is the application's.
+
+        Raises:
+            pydantic.ValidationError: nobody could read an event with such a time.
+        """
+        # Most of what a state costs are events, and half of an envelope's time is the check.
+        known = type(ts_millis) is int and 0 <= ts_millis <= MAX_SAFE_INTEGER
+        make = cls.of_valid if known else cls
+        return make(
+            run_id=run_id,
+            seq=seq,
+            ts_millis=ts_millis,
+            event=event,
+            state_id=state_id,
+            attempt=attempt,
+        )
 
 
 class FactRecorded(Wire):

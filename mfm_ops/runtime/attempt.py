@@ -165,6 +165,8 @@ async def _complete(node: StateNode, snapshot: Snapshot, writer: RunWriter) -> N
 
 async def _checkpoint(base: Snapshot, delta: Delta, persister: Persister) -> Snapshot:
     """The context after the attempt, stored; only what is new is scanned."""
+    if not delta:
+        return base
     for key, fragment in delta.items():
         if fragment is not None:
             # Key and value together: a key such as `api_key` makes its value a secret.

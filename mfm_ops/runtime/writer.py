@@ -89,18 +89,12 @@ class RunWriter:
         self._add(Event.of_valid(Domain=event), state_id, attempt)
 
     def _add(self, event: Event, state_id: StateId | None, attempt: int | None) -> None:
-        self._added += 1
-        self._pending.append(
-            # Checked, for the clock is not ours: nobody could read an event with a wrong time.
-            EventEnvelope(
-                run_id=self._run_id,
-                seq=self._head + len(self._in_flight) + len(self._pending) + 1,
-                ts_millis=self._now_millis(),
-                event=event,
-                state_id=state_id,
-                attempt=attempt,
-            )
+        seq = self._head + len(self._in_flight) + len(self._pending) + 1
+        envelope = EventEnvelope.now(
+            self._run_id, seq, self._now_millis(), event, state_id=state_id, attempt=attempt
         )
+        self._added += 1
+        self._pending.append(envelope)
 
     def drop_pending(self) -> None:
         """Forget what is not durable: an interrupted attempt leaves no half of itself.

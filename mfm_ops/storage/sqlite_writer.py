@@ -92,10 +92,13 @@ class Writer:
         try:
             connection = self.connection = self.connection or self.connect()
             connection.set_busy_timeout(BUSY_TIMEOUT_MS if wait else 0)
+            if len(appends) == 1 and not artifacts and self._commit_alone(connection, appends[0]):
+                return True
             connection.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             if is_busy(error) and not wait:
                 return False
+            self._heads.clear()
             self._distrust(error)
             raise from_sqlite(error, self.name) from None
         try:
@@ -117,6 +120,25 @@ class Writer:
             with contextlib.suppress(apsw.Error):
                 self.connection.close()
             self.connection = None
+
+    def _commit_alone(self, connection: apsw.Connection, append: Append) -> bool:
+        """Commit one append to a known head as one statement, which is a transaction of its own.
+
+        False: it is not such a one, or the table refuses it, and nothing happened.
+        """
+        known = self._heads.get(append.run_id)
+        if known is None or known.seq != append.expected_seq:
+            return False
+        if not 0 < len(append.bodies) <= _ROWS_A_STATEMENT:
+            return False
+        head, values = _following(known, append.bodies)
+        try:
+            _insert(connection, values)
+        except apsw.ConstraintError:
+            return False
+        self.commits += 1
+        self._heads[append.run_id] = head
+        return True
 
     def _write(
         self,
