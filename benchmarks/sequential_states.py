@@ -1,6 +1,7 @@
 """Sequential pure states per second against raw durable one-row commits; prints one JSON object.
 
-A chain of pure states over a constant 4 KiB context runs on the SQLite store. The raw contestant
+A chain of pure states over a context of 4 KiB runs on the SQLite store: once over a constant one,
+once where each state rewrites a counter in it, and so the whole snapshot. The raw contestant
 commits one row at a time with the same apsw, WAL, synchronous=FULL. They take turns in slices of
 one process, so that the ratio holds on a busy machine.
 Run: `python benchmarks/sequential_states.py [--states 1000 10000] [--directory DIR]`.
@@ -14,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -92,10 +94,11 @@ class Raw:
 
 
 class Step:
-    """A pure state that counts; every `SLICE`-th gives the raw contestant its turn."""
+    """A pure state that reads, or counts; every `SLICE`-th gives the raw contestant its turn."""
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: Raw, *, rewrites: bool) -> None:
         self._raw = raw
+        self._rewrites = rewrites
         self._done = 0
         self._since = time.perf_counter()
         self.ratios: list[float] = []
@@ -116,13 +119,14 @@ class Step:
             self.state_seconds.append(ours / SLICE)
             self._since = time.perf_counter()
         count = ctx.read(COUNTER)
-        ctx.write(COUNTER, (count if isinstance(count, int) else 0) + 1)
+        if self._rewrites:
+            ctx.write(COUNTER, (count if isinstance(count, int) else 0) + 1)
         return StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
 
 
-async def measure(states: int, directory: Path) -> dict[str, object]:
+async def measure(states: int, directory: Path, *, rewrites: bool = True) -> dict[str, object]:
     """One run of `states` states."""
-    step = Step(Raw(directory / f"raw-{states}.sqlite"))
+    step = Step(Raw(directory / "raw.sqlite"), rewrites=rewrites)
     ids = [StateId(f"bench.main.s{index}") for index in range(states)]
     edges = [DependencyEdge.between(one, other) for one, other in pairwise(ids)]
     plan = ExecutionPlan(
@@ -140,13 +144,14 @@ async def measure(states: int, directory: Path) -> dict[str, object]:
         run_config=CONFIG,
         initial_context=JsonContext({str(BLOB): "x" * 4000, str(COUNTER): 0}),
     )
-    async with open_sqlite_store(directory / f"store-{states}.sqlite") as store:
+    async with open_sqlite_store(directory / "store.sqlite") as store:
         await engine.start(Stores(store, store), run)
         commits = store.commits
     # The first slice holds the planning and the start of the run.
     ratios, seconds = step.ratios[1:], step.state_seconds[1:]
     return {
         "states": states,
+        "context": "rewritten" if rewrites else "constant",
         "commits": commits,
         "states_per_second_median": round(1 / statistics.median(seconds)),
         "ratio_median": round(statistics.median(ratios), 3),
@@ -160,8 +165,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--states", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--directory", type=Path, help="on the disk to measure")
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
-        runs = [anyio.run(measure, states, Path(scratch)) for states in options.states]
+    runs = []
+    for states in options.states:
+        for rewrites in (False, True):
+            with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
+                measured = partial(measure, states, Path(scratch), rewrites=rewrites)
+                runs.append(anyio.run(measured))
     print(
         json.dumps(
             {
