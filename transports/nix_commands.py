@@ -17,6 +17,7 @@ __all__ = [
     "nix_system",
     "path_info",
     "realise",
+    "requisites",
 ]
 
 Step = Literal["metadata", "evaluate", "realise", "path_info"]
@@ -101,6 +102,11 @@ def realise(installables: Sequence[str], root: str | None) -> NixCommand:
     return NixCommand("realise", "nix-store", arguments, whole_stderr=False)
 
 
+def requisites(store_path: str) -> NixCommand:
+    """All that a path refers to, itself and directly or not."""
+    return NixCommand("path_info", "nix-store", ("--query", "--requisites", store_path))
+
+
 def path_info(store_path: str) -> NixCommand:
     """What the store knows of a path."""
     return NixCommand("path_info", "nix", (*_GUARDS, "path-info", "--json", store_path))
@@ -126,6 +132,8 @@ _GIT_CONFIG: Final = (
     ("core.hooksPath", "/dev/null"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
+    # A remote of the form `ext::command`, of which git may fetch objects that are not there.
+    ("protocol.ext.allow", "never"),
 )
 
 

@@ -62,6 +62,10 @@ REASONS: Final[Mapping[str, Reason]] = MappingProxyType(
              "git does not trust the repository's owner: set safe.directory, or chown it"),
             ("git_failed", _EVAL, False,
              "git could not read the repository: run it with its standard error shown"),
+            ("bad_archive", _EVAL, False,
+             "the archive is damaged, or does not hold exactly one directory at its top"),
+            ("unsupported", _EVAL, False,
+             "this Nix does not know such refs: an archive needs its ending, such as .tar.gz"),
             ("not_a_flake", _EVAL, False,
              "there is no flake.nix, or git does not track it: git add it"),
             ("missing_attribute", _EVAL, False,
@@ -185,6 +189,16 @@ _OF_EVALUATION: Final = tuple(
                 b"failed with exit code 129",
             ),
         ),
+        (
+            "bad_archive",
+            (
+                b"unexpected number of top-level files",
+                b"failed to open archive",
+                b"failed to extract archive",
+            ),
+        ),
+        ("not_found", (b"Couldn't read a file://",)),
+        ("unsupported", (b"' is unsupported",)),
         (
             "not_a_flake",
             (

@@ -35,12 +35,14 @@ _FORGES: Final = frozenset({"github", "gitlab", "sourcehut"})
 _REMOTE: Final = frozenset(
     {"git+http", "git+https", "git+ssh", "http", "https", "tarball+http", "tarball+https"}
 )
-_LOCAL: Final = frozenset({"git+file", "tarball+file"})
+_LOCAL: Final = frozenset({"file", "git+file", "tarball+file"})
 _SCHEMES: Final = _FORGES | _REMOTE | _LOCAL | {"path"}
 # A revision of what the entry names. Elsewhere `rev` is a mere claim; `dir` and `host` name another
 # flake, and with `narHash` Nix takes whatever lies in the store under that hash.
 _REVISIONED: Final = frozenset({*_FORGES, "git+file", "git+http", "git+https", "git+ssh"})
 _FREE_PARAMETERS: Final = frozenset({"ref", "rev"})
+# What every Nix takes for an archive without being told; 2.8 knows no other way to say so.
+_ENDING: Final = re.compile(r"\.(tar|tgz|zip|tar\.gz|tar\.xz|tar\.bz2|tar\.zst)$")
 
 
 class RefError(ValueError):
@@ -117,6 +119,8 @@ def _check_location(scheme: str, location: str) -> None:
         if location.count("/") < 1:
             raise RefError("location")
     elif scheme in _LOCAL:
+        if scheme == "file" and not _ENDING.search(location):
+            raise RefError("scheme")
         absolute = location.removeprefix("//")
         if not absolute.startswith("/"):
             raise RefError("location")
@@ -196,7 +200,7 @@ def is_plausible_entry(entry: str) -> bool:
 
 
 def flake_target(ref: AppRef, workspace: Workspace | None) -> str:
-    """The flake ref that Nix is given: `ref`'s own, or where the workspace is.
+    """The flake ref that Nix is given: `ref`'s, as any Nix knows it, or where the workspace is.
 
     A git tree is asked of git, so that only what is tracked counts.
 
@@ -208,7 +212,8 @@ def flake_target(ref: AppRef, workspace: Workspace | None) -> str:
     'git+file:///srv/my%20work?dir=tools'
     """
     if not ref.in_workspace:
-        return ref.flake
+        location = ref.flake.partition("?")[0]
+        return ref.flake.removeprefix("tarball+") if _ENDING.search(location) else ref.flake
     if workspace is None:
         raise RefError("workspace_unknown")
     below = ref.flake.removeprefix("path:.").removeprefix("/")

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import anyio
 
@@ -43,8 +43,6 @@ from transports.policy import NixPolicy, is_below
 __all__ = ["NixSite", "Resolution", "Resolver"]
 
 T = TypeVar("T")
-
-_MAX_STREAM_MESSAGE: Final = "Nix wrote too much to standard {}"
 
 
 class NixSite(NamedTuple):
@@ -202,7 +200,12 @@ class Resolver:
         command = nix_commands.realise(app.installables, flight.rooted)
         realised = _read(parse_realised, await self._run(command, step))
         built = tuple(_built(path) for path in realised)
-        store_path = _require_built(app.program, built)
+        store_path, leads_to = _require_built(app.program, built)
+        if leads_to not in built:
+            # Of what it refers to, only what the store knows of is protected and pinned.
+            said = await self._run(nix_commands.requisites(store_path), step)
+            if leads_to not in _read(parse_realised, said):
+                raise nix_failure("context_wrong")
         said = await self._run(nix_commands.path_info(store_path), step)
         info = _read(lambda stdout: parse_path_info(stdout, store_path), said)
         if info is None:
@@ -247,7 +250,7 @@ class Resolver:
             raise TransportFailure(
                 error_info(
                     f"nix_{result.overflow}_too_large",
-                    _MAX_STREAM_MESSAGE.format(stream),
+                    f"Nix wrote too much to standard {stream}",
                     reason=command.step,
                 )
             )
@@ -328,8 +331,8 @@ def _built(path: str) -> str:
         raise nix_failure("root_failed") from None
 
 
-def _require_built(program: str, built: tuple[str, ...]) -> str:
-    """The program's store path, which must be of those that were built for it."""
+def _require_built(program: str, built: tuple[str, ...]) -> tuple[str, str]:
+    """The program's store path, which must have been built for it, and the one it leads to."""
     store_path = store_path_of(program)
     if store_path is None or store_path not in built:
         raise nix_failure("context_wrong")
@@ -339,8 +342,9 @@ def _require_built(program: str, built: tuple[str, ...]) -> str:
         raise nix_failure("program_missing") from None
     except OSError:
         raise nix_failure("program_not_executable") from None
-    if store_path_of(os.path.realpath(program)) is None:
+    leads_to = store_path_of(os.path.realpath(program))
+    if leads_to is None:
         raise nix_failure("program_leaves_store")
     if not stat.S_ISREG(info.st_mode) or not os.access(program, os.X_OK):
         raise nix_failure("program_not_executable")
-    return store_path
+    return store_path, leads_to

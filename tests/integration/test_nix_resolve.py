@@ -52,7 +52,11 @@ BAD = """
         echo text > $out/bin/text
         ln -s /bin/busybox $out/bin/leaves
         ln -s nowhere $out/bin/dangling
+        echo text > $out/bin/run
+        chmod +x $out/bin/run
       '';
+      # Only what a build is given can be a reference of its output.
+      links = name: path: "${build name "mkdir $out; ln -s ${path}/bin/run $out/run"}/run";
       app = program: { type = "app"; inherit program; };
       foreign = derivation { name = "x"; system = "@other@"; builder = "/bin/sh"; args = [ ]; };
       fixed = derivation {
@@ -82,6 +86,8 @@ BAD = """
         dangling = app "${tools}/bin/dangling";
         text = app "${tools}/bin/text";
         directory = app "${tools}/bin/directory";
+        refers = app (links "refers" "${tools}");
+        unreferred = app (links "unreferred" (builtins.unsafeDiscardStringContext "${tools}"));
         leaves = app "${tools}/bin/leaves";
         not-app = { type = "application"; program = "${tools}/bin/text"; };
         no-type = { program = "${tools}/bin/text"; };
@@ -162,6 +168,23 @@ async def test_a_directory_without_git_is_pinned_by_its_contents(flakes: Flakes)
     found = await flakes.resolve(f"path:{directory}#say")
     assert (found.rev, found.pinned) == (None, True)
     assert "narHash=" in found.url
+
+
+@pytest.mark.parametrize("scheme", ["file", "tarball+file"])
+async def test_an_archive_is_pinned_by_its_contents(flakes: Flakes, scheme: str) -> None:
+    directory = flakes.plain(f"packed-{scheme}", GOOD)
+    archive = shutil.make_archive(str(directory), "gztar", flakes.root, directory.name)
+    found = await flakes.resolve(f"{scheme}://{archive}#say")
+    assert (found.rev, found.pinned, found.kind) == (None, True, "app")
+    assert found.url.startswith(f"file://{archive}?narHash=")
+
+
+@pytest.mark.parametrize("contents", [b"", b"text", b"\x1f\x8b\x08\x00"])
+async def test_an_archive_that_is_none_is_said_to_be_none(flakes: Flakes, contents: bytes) -> None:
+    archive = flakes.root / f"broken{len(contents)}.tar.gz"
+    archive.write_bytes(contents)
+    assert await flakes.failure(f"file://{archive}#say") == ("nix_eval_failed", "bad_archive")
+    assert await flakes.failure(f"file://{archive}x.tar.gz#x") == ("nix_eval_failed", "not_found")
 
 
 async def test_what_is_named_by_revision_stays_what_it_was(flakes: Flakes) -> None:
@@ -315,6 +338,15 @@ async def test_what_was_built_is_looked_at(flakes: Flakes, app: str, reason: str
     assert await flakes.failure(ref(flakes, "bad", app)) == ("nix_build_failed", reason)
 
 
+async def test_a_link_may_lead_to_what_its_store_path_refers_to(flakes: Flakes) -> None:
+    found = await flakes.resolve(ref(flakes, "bad", "refers"))
+    assert Path(found.program_path).resolve().parent.parent != Path(found.store_path)
+    assert await flakes.failure(ref(flakes, "bad", "unreferred")) == (
+        "nix_build_failed",
+        "context_wrong",
+    )
+
+
 async def test_an_error_of_ten_megabytes_ends_the_command(flakes: Flakes) -> None:
     assert await flakes.failure(ref(flakes, "bad", "huge")) == ("nix_stderr_too_large", "evaluate")
 
@@ -408,6 +440,24 @@ async def test_a_repository_runs_nothing_of_its_own(flakes: Flakes, tmp_path: Pa
     flakes.run_git(directory, "config", "core.fsmonitor", str(monitor))
     await flakes.resolve(f"git+file://{directory}#say")
     assert not trace.exists()
+
+
+async def test_a_repository_fetches_what_it_lacks_by_no_command(
+    flakes: Flakes, tmp_path: Path
+) -> None:
+    directory = flakes.git("partial", f"{GOOD}# of a revision that Nix has not seen\n")
+    trace = tmp_path / "trace"
+    for key, value in (
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.url", f"ext::touch {trace}"),
+        ("remote.origin.promisor", "true"),
+        ("protocol.ext.allow", "always"),
+    ):
+        flakes.run_git(directory, "config", key, value)
+    blob = flakes.run_git(directory, "rev-parse", "HEAD:flake.nix").strip()
+    (directory / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    code, _ = await flakes.failure(f"git+file://{directory}?ref=master#say")
+    assert (code, trace.exists()) == ("nix_eval_failed", False)
 
 
 async def test_a_repository_of_somebody_else_is_not_trusted(flakes: Flakes, tmp_path: Path) -> None:

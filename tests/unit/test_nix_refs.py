@@ -41,6 +41,7 @@ def refusal(text: str, allowlist: tuple[str, ...] = DEFAULT) -> str | None:
         "git+file:///srv/repo?dir=tools#app",
         "git+file:/srv/repo#app",
         "https://example.com/archive.tar.gz#app",
+        "file:///srv/archive.tar.gz#app",
         "tarball+https://example.com/archive#app",
         "path:.#app",
         "path:./tools/x#app",
