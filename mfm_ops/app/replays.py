@@ -7,7 +7,7 @@ to `runtime.verdict`.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from mfm_ops.machine.ids import RunId, StateId
     from mfm_ops.runtime.verdict_model import ReplayVerdict
 
+    Tell = Callable[[str, int, int], None]
+
 __all__ = ["replay_run"]
 
 # A handler that goes on past the first alarm meets the next.
 _AGAIN_S: Final = 1.0
 # The timer counts microseconds, and none at all would be no timer.
 _LEAST_S: Final = 0.000_001
+_EVENTS_AT_ONCE: Final = 512
 
 
 class _Overdue(KeyboardInterrupt):
@@ -35,18 +38,37 @@ class _Overdue(KeyboardInterrupt):
 
 
 class _Progress:
-    def __init__(self) -> None:
+    """Where a replay is; `tell` hears how far."""
+
+    def __init__(self, tell: Tell | None) -> None:
         self.run_id: RunId | None = None
         self.state_id: StateId | None = None
+        self._tell = tell
+        self._places: dict[StateId, int] = {}
+
+    def on_events(self, read: int, total: int) -> None:
+        if self._tell is not None:
+            self._tell("events read", read, total)
+
+    def begin(self, states: list[StateId]) -> None:
+        self._places = {state_id: place for place, state_id in enumerate(states)}
 
     def on_state(self, state_id: StateId) -> None:
         self.state_id = state_id
+        if self._tell is not None:
+            self._tell("states replayed", self._places[state_id], len(self._places))
+
+    def end(self) -> None:
+        if self._tell is not None:
+            self._tell("states replayed", len(self._places), len(self._places))
 
 
-def replay_run(app: App, reference: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+def replay_run(
+    app: App, reference: str, *, timeout_s: float | None = None, tell: Tell | None = None
+) -> dict[str, Any]:
     """The verdict on a run, named as in `reports.resolve_run`; for the main thread.
 
-    It is the JSON of a `ReplayVerdict`.
+    It is the JSON of a `ReplayVerdict`. `tell` is told what is done, how much of it, of how much.
 
     Raises:
         RunFailure: `plan_changed`; `replay_timeout` after `timeout_s` seconds, naming the state
@@ -56,7 +78,7 @@ def replay_run(app: App, reference: str, *, timeout_s: float | None = None) -> d
     """
     import asyncio
 
-    progress = _Progress()
+    progress = _Progress(tell)
     try:
         with app.store_to_read() as store, _stoppable(timeout_s):
             verdict = asyncio.run(_replay(app, store, reference, progress))
@@ -82,9 +104,14 @@ async def _replay(app: App, store: AnyStore, reference: str, progress: _Progress
     run_id = progress.run_id = await resolve_run(store, reference)
     manifest, _ = await load_manifest(store, run_id)
     builder = RecordingBuilder(run_id)
+    head = await store.head_seq(run_id)
     with collector_paused():
         async for envelope in store.iter_events(run_id):
             builder.feed(envelope)
+            if envelope.seq % _EVENTS_AT_ONCE == 0:
+                progress.on_events(envelope.seq, max(head, envelope.seq))
+    recording = builder.done()
+    progress.begin([attempt.state_id for attempt in recording.attempts])
     source = manifest.run_config.replay_of
     env = ReplayEnv(
         stores=Stores(events=store, artifacts=store),
@@ -94,7 +121,9 @@ async def _replay(app: App, store: AnyStore, reference: str, progress: _Progress
         source=None if source is None else await read_history(store, source),
         on_state=progress.on_state,
     )
-    return await replay(builder.done(), env)
+    verdict = await replay(recording, env)
+    progress.end()
+    return verdict
 
 
 @contextmanager

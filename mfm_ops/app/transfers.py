@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EEXIST, EISDIR
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mfm_ops.machine.canonical import Json
     from mfm_ops.storage.findings import Verified
     from mfm_ops.storage.memory import MemoryStore
+    from mfm_ops.storage.progress import Progress
     from mfm_ops.storage.sqlite import SqliteStore
     from mfm_ops.storage.transfer import ImportedRun
 
@@ -35,15 +36,16 @@ __all__ = ["export_file", "import_file", "verify"]
 STANDARD_STREAM: Final = "-"
 
 
-def verify(
-    app: App, reference: str | None, progress: Callable[[str, int, int], None] | None
-) -> dict[str, Json]:
+def verify(app: App, reference: str | None, tell: Progress | None) -> dict[str, Json]:
     """Verify the store, or the one run that `reference` names, and say all that is wrong.
 
     `found` is the number of findings; the first thousand stand in `findings`, each with its `code`
     and its place.
     """
+    from mfm_ops.storage.progress import silent
     from mfm_ops.storage.verify import verify_run, verify_store
+
+    progress = tell or silent
 
     async def work(store: SqliteStore | MemoryStore) -> dict[str, Json]:
         run_id = None if reference is None else await resolve_run(store, reference)
@@ -80,7 +82,9 @@ def _verified(app: App, found: Verified) -> dict[str, Json]:
     return shown
 
 
-def export_file(app: App, reference: str, target: str, *, force: bool) -> dict[str, Json]:
+def export_file(
+    app: App, reference: str, target: str, tell: Progress | None = None, *, force: bool
+) -> dict[str, Json]:
     """Write the run that `reference` names, and all that belongs to it, to the file `target`.
 
     `-` is standard output. The file appears whole or not at all; one that is there already is
@@ -90,12 +94,13 @@ def export_file(app: App, reference: str, target: str, *, force: bool) -> dict[s
         OSError: the file cannot be written, or is there already (`EEXIST`).
         StorageFailure: as `transfer.export_run`.
     """
+    from mfm_ops.storage.progress import silent
     from mfm_ops.storage.transfer import export_run
 
     async def work(store: SqliteStore | MemoryStore) -> dict[str, Json]:
         run_id = await resolve_run(store, reference)
         with _written(target, force=force) as sink:
-            done = await export_run(store, run_id, sink, FoldRules)
+            done = await export_run(store, run_id, sink, FoldRules, tell or silent)
         return {
             "run_id": str(done.run_id),
             "file": target,
@@ -112,18 +117,19 @@ def export_file(app: App, reference: str, target: str, *, force: bool) -> dict[s
         return asyncio.run(work(store))
 
 
-def import_file(app: App, source: str) -> dict[str, Json]:
+def import_file(app: App, source: str, tell: Progress | None = None) -> dict[str, Json]:
     """Add the runs of the export `source` to the store; `-` is standard input.
 
     Raises:
         OSError: the file cannot be read.
         StorageFailure: as `transfer.import_bundle`.
     """
+    from mfm_ops.storage.progress import silent
     from mfm_ops.storage.transfer import import_bundle
 
     # Before the store is opened: a file that is not there makes no store.
     with _seekable(source) as file, app.store() as store:
-        done = asyncio.run(import_bundle(store, file, FoldRules))
+        done = asyncio.run(import_bundle(store, file, FoldRules, tell or silent))
     return {
         "run_id": str(done.run_id),
         "runs": [_imported(run) for run in done.runs],

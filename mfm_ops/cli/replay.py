@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from mfm_ops.cli.errors import CommandFailure, ExitCode
+from mfm_ops.cli.gauge import gauge, gauge_option
 from mfm_ops.cli.numbers import Seconds
 from mfm_ops.cli.output import Painter, escape, screen_width, table
 from mfm_ops.cli.session import Session
@@ -26,11 +27,12 @@ _DIVERGED: Final = "the replay came to something else than the record"
 _NOT_REPRODUCED: Final = frozenset({"plan_changed", "replay_timeout"})
 
 
-def _replay(session: Session, run: str, timeout: float | None) -> int:
+def _replay(session: Session, run: str, timeout: float | None, progress: bool | None) -> int:
     from mfm_ops.app.replays import replay_run
 
     try:
-        verdict = replay_run(session.app, run, timeout_s=timeout)
+        with gauge(progress) as tell:
+            verdict = replay_run(session.app, run, timeout_s=timeout, tell=tell)
     except RunFailure as failure:
         if failure.info.code in _NOT_REPRODUCED:
             raise CommandFailure(failure.info, ExitCode.DIVERGED) from None
@@ -106,6 +108,7 @@ replay = MfmCommand(
             metavar="SECONDS",
             help="End a replay that takes longer, and name the state that it was at.",
         ),
+        gauge_option(),
     ],
     help="Execute a run's handlers again on what it recorded, and compare.\n\n"
     "Needs neither network nor programs, and changes nothing. Exits with 0 when the run is "

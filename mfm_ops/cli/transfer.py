@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from mfm_ops.cli.errors import CommandFailure, ExitCode, usage
-from mfm_ops.cli.output import Painter, escape, is_terminal, screen_width, table, write
+from mfm_ops.cli.gauge import gauge, gauge_option
+from mfm_ops.cli.output import escape, is_terminal, screen_width, table, write
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.tree import MfmCommand, MfmGroup, command
 from mfm_ops.machine.codes import error_info
@@ -23,11 +23,7 @@ store = MfmGroup(name="store", help="Look after the store itself.")
     store,
     "verify",
     click.Option(["--run"], metavar="RUN", help="Only this run, and the artifacts that it names."),
-    click.Option(
-        ["--progress/--no-progress"],
-        default=None,
-        help="Say on standard error how far it is.  [default: on a terminal]",
-    ),
+    gauge_option(),
 )
 def verify(session: Session, run: str | None, progress: bool | None) -> None:
     """Verify every event, running hash, artifact, rule and reference of the store.
@@ -36,8 +32,8 @@ def verify(session: Session, run: str | None, progress: bool | None) -> None:
     """
     from mfm_ops.app import transfers
 
-    wanted = is_terminal(sys.stderr) if progress is None else progress
-    report: dict[str, Any] = transfers.verify(session.app, run, _progress() if wanted else None)
+    with gauge(progress) as tell:
+        report: dict[str, Any] = transfers.verify(session.app, run, tell)
     strays = len(report["strays"])
     counted = [_count(report[f"{name}s"], name) for name in ("run", "event", "artifact", "byte")]
     summary = f"{', '.join(counted)} verified"
@@ -74,22 +70,7 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _progress() -> Callable[[str, int, int], None]:
-    """An observer that says each tenth of the way on standard error."""
-    paint = Painter(sys.stderr)
-    last: dict[str, int] = {}
-
-    def tell(what: str, done: int, total: int) -> None:
-        tenth = 10 * done // total if total else 10
-        if tenth != last.get(what):
-            last[what] = tenth
-            write(f"{paint.dim('..')} {what} {done}/{total}", sys.stderr)
-            sys.stderr.flush()
-
-    return tell
-
-
-def _export(session: Session, run: str, output: str, force: bool) -> None:
+def _export(session: Session, run: str, output: str, force: bool, progress: bool | None) -> None:
     from mfm_ops.app import transfers
 
     if output == "-" and is_terminal(sys.stdout):
@@ -97,7 +78,10 @@ def _export(session: Session, run: str, output: str, force: bool) -> None:
     if not output:
         raise usage("-o takes the name of a file, or - for standard output.")
     try:
-        done: dict[str, Any] = transfers.export_file(session.app, run, output, force=force)
+        with gauge(progress) as tell:
+            done: dict[str, Any] = transfers.export_file(
+                session.app, run, output, tell, force=force
+            )
     except FileExistsError:
         raise usage("The file is there already.", hint="--force replaces it.") from None
     except IsADirectoryError:
@@ -121,13 +105,14 @@ def _export(session: Session, run: str, output: str, force: bool) -> None:
         session.show(done, "\n".join(lines))
 
 
-def _import(session: Session, file: str) -> None:
+def _import(session: Session, file: str, progress: bool | None) -> None:
     from mfm_ops.app import transfers
 
     if not file:
         raise usage("FILE is the name of an export, or - for standard input.")
     try:
-        done: dict[str, Any] = transfers.import_file(session.app, file)
+        with gauge(progress) as tell:
+            done: dict[str, Any] = transfers.import_file(session.app, file, tell)
     except OSError as error:
         raise usage(f"The file cannot be read: {error.strerror}.") from None
     rows = [
@@ -159,6 +144,7 @@ export_command = MfmCommand(
             help="The file; - is stdout.",
         ),
         click.Option(["--force"], is_flag=True, help="Replace a file that is there already."),
+        gauge_option(),
     ],
     help="Write a run, and all that belongs to it, to one file.\n\n"
     "Its parents, children and sources go along, with every artifact that they name. A run that "
@@ -168,7 +154,10 @@ export_command = MfmCommand(
 import_command = MfmCommand(
     "import",
     callback=click.pass_obj(_import),
-    params=[click.Argument(["file"], metavar="FILE", shell_complete=_files)],
+    params=[
+        click.Argument(["file"], metavar="FILE", shell_complete=_files),
+        gauge_option(),
+    ],
     help="Add the runs of an export to the store; - is standard input.\n\n"
     "The whole file is verified before anything is stored. A run that is here already stays as it "
     "is, or is extended where the file knows more of it.",

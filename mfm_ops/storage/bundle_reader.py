@@ -6,12 +6,14 @@ there, is left to `transfer`.
 
 from collections.abc import Iterator
 from hashlib import sha256
+from io import SEEK_END
 from typing import BinaryIO, Final, NamedTuple
 
 from mfm_ops.machine.canonical import CanonicalError, parse_canonical
 from mfm_ops.machine.ids import ArtifactId, IdValidationError, RunId
 from mfm_ops.storage import bundle
 from mfm_ops.storage.failures import export_corrupt, export_not_mfm, unsupported_export
+from mfm_ops.storage.progress import Progress, silent
 
 __all__ = ["BundleReader", "Header", "Member"]
 
@@ -51,8 +53,12 @@ class BundleReader:
     `header`, `artifacts`, `runs` and `close` are called in this order, each read to its end.
     """
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, progress: Progress = silent) -> None:
         self._source = source
+        self._progress = progress
+        self._told = 0
+        self._size = source.seek(0, SEEK_END)
+        source.seek(0)
         self._digest = sha256()
         self._offset = 0
         self._place = bundle.HEADER
@@ -219,6 +225,9 @@ class BundleReader:
     def _took(self, data: bytes) -> bytes:
         self._digest.update(data)
         self._offset += len(data)
+        if self._offset - self._told >= _CHUNK_BYTES or self._offset == self._size:
+            self._told = self._offset
+            self._progress("bytes read", self._offset, self._size)
         return data
 
     def _padding(self) -> None:

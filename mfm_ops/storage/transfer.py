@@ -1,36 +1,30 @@
 """Moves runs between stores: an export is read from one, verified, and adopted by another.
 
-The form of the file is in `bundle`, strict reading in `bundle_reader`. What may follow what in a
+The form of the file is in `bundle`, strict reading in `bundle_reader`, what belongs to a run in
+`survey`. What may follow what in a
 run is left to the `Rules` that the caller brings, where the file lies to `app`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, NamedTuple
 
 from mfm_ops.machine.artifacts import ArtifactKind
-from mfm_ops.machine.canonical import artifact_id_for_bytes, parse_strict
+from mfm_ops.machine.canonical import artifact_id_for_bytes
 from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.machine.secrets import find_secret_in_canonical, text_has_secret
 from mfm_ops.machine.stores import Adoption, RunHead, TransferStore
 from mfm_ops.storage import bundle
 from mfm_ops.storage.bundle_reader import BundleReader, Member
-from mfm_ops.storage.failures import (
-    export_too_large,
-    history_broken,
-    import_conflict,
-    run_missing,
-    secret_refused,
-)
-from mfm_ops.storage.reading import MANIFEST, Reading, Rules, read_event, read_usual
+from mfm_ops.storage.failures import import_conflict, secret_refused
+from mfm_ops.storage.progress import Progress, silent
+from mfm_ops.storage.reading import Rules, read_event
+from mfm_ops.storage.survey import EVENTS_AT_ONCE, RulesFor, Survey, family
 
 __all__ = ["Exported", "Imported", "ImportedRun", "export_run", "import_bundle"]
 
-_EVENTS_AT_ONCE: Final = 512
 _STAGED_BYTES: Final = 4 << 20
-
-RulesFor = Callable[[RunId], Rules]
 
 
 class Exported(NamedTuple):
@@ -66,39 +60,15 @@ class Imported(NamedTuple):
     new_artifacts: int
 
 
-@dataclass(slots=True)
-class _Survey:
-    """What is known of one run when all of its events were read."""
-
-    run_id: RunId
-    rules: Rules
-    running_hash: bytes = b""
-    seq: int = 0
-    size: int = 0
-    doubtful: bool = False
-    last: str = ""
-    kinds: dict[str, str] = field(default_factory=dict)
-    links: set[str] = field(default_factory=set)
-
-    @property
-    def complete(self) -> bool:
-        return self.last == "RunCompleted"
-
-    def take(self, reading: Reading) -> None:
-        """Note what the next event says."""
-        if not self.doubtful and not self.rules.accepts([reading]):
-            self.doubtful = True
-        for artifact_id, kind in zip(reading.artifacts, reading.kinds, strict=True):
-            self.kinds.setdefault(artifact_id, kind)
-        self.links.update(reading.links)
-        self.last = reading.name
-
-
 # Export
 
 
 async def export_run(
-    store: TransferStore, run_id: RunId, sink: BinaryIO, rules_for: RulesFor
+    store: TransferStore,
+    run_id: RunId,
+    sink: BinaryIO,
+    rules_for: RulesFor,
+    progress: Progress = silent,
 ) -> Exported:
     """Write `run_id` as it stands, and all that belongs to it, to `sink`.
 
@@ -110,7 +80,7 @@ async def export_run(
         StorageFailure: `run_not_found`, what reading raises, `history_invalid`, or
             `export_too_large`.
     """
-    surveys = await _family(store, run_id, rules_for)
+    surveys = await family(store, run_id, rules_for, progress)
     artifacts = sorted({one for survey in surveys.values() for one in survey.kinds})
     for artifact_id in artifacts:
         if not await store.exists(ArtifactId(artifact_id)):
@@ -120,75 +90,27 @@ async def export_run(
     root = surveys[run_id]
     head = RunHead(root.seq, root.running_hash.hex())
     writer.header(run_id, head, runs=len(surveys), artifacts=len(artifacts))
-    for artifact_id in artifacts:
+    for number, artifact_id in enumerate(artifacts, 1):
         writer.artifact(ArtifactId(artifact_id), await store.get(ArtifactId(artifact_id)))
+        progress("artifacts written", number, len(artifacts))
+    written, events = 0, sum(survey.seq for survey in surveys.values())
     for other, survey in sorted(surveys.items()):
         writer.open_run(other, survey.size)
         running, seq = b"", 0
         while seq < survey.seq:
-            upto = min(seq + _EVENTS_AT_ONCE, survey.seq)
+            upto = min(seq + EVENTS_AT_ONCE, survey.seq)
             lines = []
             for body in await store.read_raw(other, seq + 1, upto):
                 running = bundle.next_hash(running, body)
                 lines.append(bundle.event_line(body, running))
             writer.lines(b"".join(lines))
-            seq = upto
+            written, seq = written + len(lines), upto
+            progress("events written", written, events)
         writer.close_run()
     digest = writer.close()
     return Exported(
         run_id, head, root.complete, tuple(sorted(surveys)), len(artifacts), writer.size, digest
     )
-
-
-async def _family(store: TransferStore, run_id: RunId, rules_for: RulesFor) -> dict[RunId, _Survey]:
-    surveys: dict[RunId, _Survey] = {}
-    pending = [run_id]
-    while pending:
-        one = pending.pop()
-        if one in surveys:
-            continue
-        head = await store.head(one)
-        if head.seq:
-            surveys[one] = survey = await _survey(store, one, head.seq, rules_for(one))
-            pending += [RunId(other) for other in sorted(survey.links)]
-            pending += await store.runs_naming_child(one)
-        elif one == run_id:
-            raise run_missing(run_id)
-    return surveys
-
-
-async def _survey(store: TransferStore, run_id: RunId, head_seq: int, rules: Rules) -> _Survey:
-    survey = _Survey(run_id, rules)
-    while survey.seq < head_seq:
-        upto = min(survey.seq + _EVENTS_AT_ONCE, head_seq)
-        bodies = await store.read_raw(run_id, survey.seq + 1, upto)
-        rows = [(seq, body, b"") for seq, body in enumerate(bodies, survey.seq + 1)]
-        for (seq, body, _), usual in zip(rows, read_usual(rows, run_id), strict=True):
-            if len(body) > bundle.MAX_EVENT_BYTES:
-                raise export_too_large(f"event {seq} of run {run_id}", bundle.MAX_EVENT_BYTES)
-            survey.take(usual or read_event(body, run_id, seq))
-            survey.running_hash = bundle.next_hash(survey.running_hash, body)
-            survey.size += len(body) + bundle.line_overhead()
-        survey.seq = upto
-    if survey.doubtful:
-        broken = rules.explain(await store.read_raw(run_id, 1, head_seq))
-        if broken is not None:
-            raise history_broken(run_id, *broken)
-    for artifact_id, kind in survey.kinds.items():
-        if kind == MANIFEST:
-            survey.links |= _replayed(await store.get(ArtifactId(artifact_id)), run_id)
-    return survey
-
-
-def _replayed(manifest: bytes, run_id: RunId) -> set[str]:
-    """The run whose facts a replay reads, out of its manifest."""
-    try:
-        config = parse_strict(manifest)
-        config = config.get("run_config") if isinstance(config, dict) else None
-        named = config.get("replay_of") if isinstance(config, dict) else None
-        return {str(RunId(named))} - {run_id} if isinstance(named, str) else set()
-    except ValueError:
-        return set()
 
 
 # Import
@@ -205,7 +127,9 @@ class _Plan:
     runs: list[tuple[ImportedRun, Member, int, str]] = field(default_factory=list)
 
 
-async def import_bundle(store: TransferStore, source: BinaryIO, rules_for: RulesFor) -> Imported:
+async def import_bundle(
+    store: TransferStore, source: BinaryIO, rules_for: RulesFor, progress: Progress = silent
+) -> Imported:
     """Add the runs of an export to `store`: all of them, or none where anything is wrong.
 
     The whole file is read and verified before anything is stored; `source` can be sought. A run
@@ -217,7 +141,7 @@ async def import_bundle(store: TransferStore, source: BinaryIO, rules_for: Rules
             `secrets_detected` for a file that is refused, `import_conflict` for a run whose
             history here is another one, and what the store raises.
     """
-    reader = BundleReader(source)
+    reader = BundleReader(source, progress)
     plan = await _check(store, reader, rules_for)
     missing = [one for one in plan.artifacts if not await store.exists(ArtifactId(one))]
     staged = 0
@@ -233,11 +157,15 @@ async def import_bundle(store: TransferStore, source: BinaryIO, rules_for: Rules
             staged = 0
         else:
             store.stage(kind, data)
+        progress("artifacts stored", index, len(missing))
     new = [(run, member, hashed) for run, member, _, hashed in plan.runs if run.after > run.before]
     if new:
+        count = _Count(progress, sum(run.after - run.before for run, _, _ in new))
         await store.adopt(
             [
-                Adoption(run.run_id, run.before, _following(reader, member, run.before), hashed)
+                Adoption(
+                    run.run_id, run.before, count.following(reader, member, run.before), hashed
+                )
                 # The one that was asked for last: it is the newest of them.
                 for run, member, hashed in sorted(new, key=lambda one: one[0].run_id == plan.root)
             ]
@@ -246,10 +174,20 @@ async def import_bundle(store: TransferStore, source: BinaryIO, rules_for: Rules
     return Imported(plan.root, runs, len(plan.artifacts), len(missing))
 
 
-def _following(reader: BundleReader, member: Member, before: int) -> Iterator[bytes]:
-    for seq, body in enumerate(reader.again(member), 1):
-        if seq > before:
-            yield body
+class _Count:
+    """Hands out the events that are to be stored, and says how many were taken."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def following(self, reader: BundleReader, member: Member, before: int) -> Iterator[bytes]:
+        """The events of a run after the first `before`."""
+        for seq, body in enumerate(reader.again(member), 1):
+            if seq > before:
+                yield body
+                self._done += 1
+                if self._done % EVENTS_AT_ONCE == 0 or self._done == self._total:
+                    self._progress("events stored", self._done, self._total)
 
 
 async def _check(store: TransferStore, reader: BundleReader, rules_for: RulesFor) -> _Plan:
@@ -284,14 +222,14 @@ async def _check_run(
     rules: Rules,
     plan: _Plan,
 ) -> None:
-    survey = _Survey(run_id, rules)
+    survey = Survey(run_id, rules)
     here = (await store.head(run_id)).seq
     known: list[bytes] = []
     for body, running_hash in reader.events(member):
         survey.seq += 1
         if survey.seq <= here:
             if not known:
-                upto = survey.seq + _EVENTS_AT_ONCE - 1
+                upto = survey.seq + EVENTS_AT_ONCE - 1
                 known = await store.read_raw(run_id, survey.seq, min(upto, here))
             if known.pop(0) != body:
                 raise import_conflict(run_id, survey.seq)

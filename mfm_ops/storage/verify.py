@@ -18,22 +18,20 @@ from mfm_ops.machine.errors import ErrorInfo, StorageFailure
 from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.machine.stores import StoreAudit, StoredArtifact, StoredRun
 from mfm_ops.storage.findings import Finding, RunSoFar, Verified
+from mfm_ops.storage.progress import Progress, silent
 from mfm_ops.storage.reading import Rules, read_event, read_usual
 from mfm_ops.storage.stream import chain, collector_paused
 
-__all__ = ["Progress", "verify_run", "verify_store"]
+__all__ = ["verify_run", "verify_store"]
 
 _GIVE_UP: Final = 1024
 """After so many places in a row that cannot be read, what follows is given up."""
-
-Progress = Callable[[str, int, int], None]
-"""Told `("artifacts" | "events", done, total)` every few hundred."""
 
 RulesFor = Callable[[RunId], Rules]
 
 
 async def verify_store(
-    audit: StoreAudit, rules_for: RulesFor, progress: Progress | None = None
+    audit: StoreAudit, rules_for: RulesFor, progress: Progress = silent
 ) -> Verified:
     """Verify all that `audit` holds: the backend's own check, artifacts, events, references."""
     report = Verified()
@@ -44,7 +42,7 @@ async def verify_store(
 
 
 async def _everything(
-    audit: StoreAudit, rules_for: RulesFor, report: Verified, progress: Progress | None
+    audit: StoreAudit, rules_for: RulesFor, report: Verified, progress: Progress
 ) -> None:
     async with anyio.create_task_group() as tasks:
         # SQLite works without the interpreter's lock.
@@ -54,7 +52,7 @@ async def _everything(
 
 
 async def verify_run(
-    audit: StoreAudit, run: StoredRun, rules_for: RulesFor, progress: Progress | None = None
+    audit: StoreAudit, run: StoredRun, rules_for: RulesFor, progress: Progress = silent
 ) -> Verified:
     """Verify one run's events, and the artifacts that they name."""
     report = Verified()
@@ -73,7 +71,7 @@ class _Verifier:
         audit: StoreAudit,
         rules_for: RulesFor,
         report: Verified,
-        progress: Progress | None,
+        progress: Progress,
         *,
         alone: bool = False,
     ) -> None:
@@ -316,5 +314,4 @@ class _Verifier:
 
     async def _tell(self, what: str, done: int, total: int) -> None:
         await checkpoint()
-        if self._progress is not None:
-            self._progress(what, done, max(done, total))
+        self._progress(what, done, max(done, total))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,33 @@ class Mfm:
     def _with(self, environ: Mapping[str, str | None] | None) -> dict[str, str]:
         merged: dict[str, str | None] = {**self.environ, **(environ or {})}
         return {name: value for name, value in merged.items() if value is not None}
+
+
+def on_terminal(mfm: Mfm, *arguments: str, columns: int = 80, **environ: str) -> str:
+    """What `mfm` shows on a terminal of `columns` columns."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**mfm.environ, "COLUMNS": str(columns), **environ},
+        cwd=mfm.directory,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:
+                # Linux's way to say that no one has the other end any more.
+                break
+            if not piece:
+                break
+            shown += piece
+        process.wait()
+    os.close(master)
+    return shown.decode()
 
 
 async def wait_for(mfm: Mfm, seen: Callable[[list[dict[str, Any]]], bool]) -> RunId:

@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.integration.mfm_process import COMMAND, Mfm
+from tests.integration.mfm_process import COMMAND, Mfm, on_terminal
 from tests.integration.sqlite_stores import change
 
 
@@ -54,6 +54,54 @@ def test_one_run_is_verified_and_its_hash_told(mfm: Mfm, finished: dict[str, Any
 def test_progress_goes_to_standard_error(mfm: Mfm, finished: dict[str, Any]) -> None:
     result = mfm("store", "verify", "--progress")
     assert result.err.splitlines() == [".. artifacts 6/6", ".. events 6/6"]
+
+
+def test_exporting_importing_and_replaying_say_how_far_they_are_when_asked(
+    mfm: Mfm, finished: dict[str, Any]
+) -> None:
+    export = mfm("run", "export", "last", "-o", "run.tar", "--progress", "--json")
+    size = export.data["bytes"]
+    lines = export.err.splitlines()
+    assert lines[0] == ".. events read 6/6"
+    assert lines[-2:] == [".. artifacts written 6/6", ".. events written 6/6"]
+    imported = mfm("run", "import", "run.tar", "--progress", "--json", environ=elsewhere(mfm))
+    assert imported.data["new_artifacts"] == 6
+    lines = imported.err.splitlines()
+    assert lines[0] == f".. bytes read {size}/{size}"
+    assert lines[-2:] == [".. artifacts stored 6/6", ".. events stored 6/6"]
+    replayed = mfm("run", "replay", "last", "--progress", "--json")
+    assert replayed.data["verdict"] == "reproduced"
+    assert replayed.err.splitlines() == [".. states replayed 0/1", ".. states replayed 1/1"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("store", "verify"),
+        ("run", "export", "last", "-o", "run.tar"),
+        ("run", "import", "run.tar"),
+        ("run", "replay", "last"),
+    ],
+)
+def test_progress_is_for_terminals_and_leaves_nothing_there(
+    mfm: Mfm, finished: dict[str, Any], arguments: tuple[str, ...]
+) -> None:
+    if "import" in arguments:
+        mfm("run", "export", "last", "-o", "run.tar")
+    shown = on_terminal(mfm, *arguments, TERM="xterm")
+    if "export" in arguments:
+        (mfm.directory / "run.tar").unlink()
+    whole = mfm(*arguments)
+    assert whole.err == ""
+    # What is drawn over and erased is gone.
+    drawn, left = shown.rsplit("\r\x1b[K", 1)
+    assert ".. " in drawn
+    assert "\n" not in drawn
+    if "export" in arguments:
+        (mfm.directory / "run.tar").unlink()
+    quiet = on_terminal(mfm, *arguments, "--no-progress", TERM="xterm")
+    assert quiet == left
+    assert ".. " not in quiet
 
 
 def test_damage_is_named_and_ends_with_3(mfm: Mfm, finished: dict[str, Any]) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import os
-import pty
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from mfm_ops import __version__
-from tests.integration.mfm_process import COMMAND, Mfm
+from tests.integration.mfm_process import COMMAND, Mfm, on_terminal
 
 
 @pytest.fixture
@@ -314,33 +313,6 @@ def test_words_are_completed(mfm: Mfm, words: str, expected: str) -> None:
     }
     found = mfm(environ=complete).out.split("\n")
     assert f"plain,{expected}" in found
-
-
-def on_terminal(mfm: Mfm, *arguments: str, columns: int = 80, **environ: str) -> str:
-    """What `mfm` shows on a terminal of `columns` columns."""
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        env={**mfm.environ, "COLUMNS": str(columns), **environ},
-        cwd=mfm.directory,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-    ) as process:
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(master, 65536)
-            except OSError:
-                # Linux's way to say that no one has the other end any more.
-                break
-            if not piece:
-                break
-            shown += piece
-        process.wait()
-    os.close(master)
-    return shown.decode()
 
 
 def test_tables_fit_the_terminal(mfm: Mfm) -> None:
