@@ -33,6 +33,7 @@ _OUTPUT: Final = re.compile(r"[0-9A-Za-z+._?=-]{1,100}")
 _REV: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HASH: Final = re.compile(r"[a-z0-9]{1,16}[-:][A-Za-z0-9+/=]{1,128}")
 _VERSION: Final = re.compile(r"[0-9A-Za-z.+_ ()-]{1,64}")
+_MADE_LONG: Final = re.compile(r"%(?:ffffff)+([89a-f][0-9a-f])")
 _FAULTS: Final = frozenset({"missing_attribute", "not_an_app", "program_type"})
 _KINDS: Final = frozenset({"app", "package"})
 
@@ -98,6 +99,8 @@ def parse_metadata(stdout: bytes) -> FlakeMetadata:
     if not isinstance(locked, dict):
         raise AnswerError("locked")
     url = _text(answer.get("lockedUrl") or answer.get("url"), "url")
+    # Nix 2.8 escapes the bytes of what is not ASCII as if they were negative numbers.
+    url = _MADE_LONG.sub(r"%\1", url)
     nar_hash = locked.get("narHash")
     if nar_hash is not None:
         nar_hash = _matching(_HASH, nar_hash, "narHash")
@@ -140,7 +143,7 @@ def parse_app(stdout: bytes) -> EvaluatedApp:
     if not isinstance(context, dict) or len(context) > MAX_CONTEXT:
         raise AnswerError("context")
     return EvaluatedApp(
-        program=_text(answer.get("program"), "program"),
+        program=_text(answer.get("program"), "program", empty=True),
         kind=kind,
         installables=tuple(_installable(path, context[path]) for path in sorted(context)),
         nix_version=_matching(_VERSION, answer.get("version"), "version"),
@@ -229,8 +232,8 @@ def _object(stdout: bytes) -> dict[str, Any]:
     return answer
 
 
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
+def _text(value: object, what: str, *, empty: bool = False) -> str:
+    if not isinstance(value, str) or not (value or empty) or "\0" in value:
         raise AnswerError(what)
     return value
 

@@ -82,7 +82,10 @@ def metadata(target: str) -> NixCommand:
     """Which contents `target` has now."""
     # Not `--no-write-lock-file`: a lock that does not fit would be made anew, in memory.
     arguments = ("flake", "metadata", "--json", "--no-update-lock-file")
-    return NixCommand("metadata", "nix", (*_GUARDS, *arguments, target))
+    # What lies on this host is cheap to look at. Nix 2.8 takes a bare repository, and a tree whose
+    # path needs escapes, for a remote one, of which it believes for an hour what it saw last.
+    fresh = ("--option", "tarball-ttl", "0") if target.startswith(("git+file:", "file:")) else ()
+    return NixCommand("metadata", "nix", (*_GUARDS, *fresh, *arguments, target))
 
 
 def evaluate(url: str, name: str, system: str) -> NixCommand:

@@ -78,6 +78,7 @@ class NixExecTransport:
             run=str(self._env.run_id),
             timeout_ms=request.timeout_ms,
             commit=None if workspace is None else workspace.git_commit,
+            dirty=workspace is not None and bool(workspace.dirty),
         )
         if isinstance(request, RunFlakeAppV1):
             left_ms = int((deadline - asyncio.get_running_loop().time()) * 1000)

@@ -44,6 +44,9 @@ _FREE_PARAMETERS: Final = frozenset({"ref", "rev"})
 # What every Nix takes for an archive without being told; 2.8 knows no other way to say so.
 _ENDING: Final = re.compile(r"\.(tar|tgz|zip|tar\.gz|tar\.xz|tar\.bz2|tar\.zst)$")
 
+# What needs no escape in a URL's path: with one, Nix 2.8 does not see that the tree is a local one.
+_PLAIN: Final = "/!$&'()*+,;=:@"
+
 
 class RefError(ValueError):
     """A ref that is refused; `reason` is a word of a closed set (docs/nix.md lists them)."""
@@ -225,5 +228,5 @@ def flake_target(ref: AppRef, workspace: Workspace | None) -> str:
     if workspace.shallow:
         # Nix takes no such tree for a whole one without being told.
         parameters.append("shallow=1")
-    url = f"git+file://{quote(workspace.git_top)}"
+    url = f"git+file://{quote(workspace.git_top, safe=_PLAIN)}"
     return f"{url}?{'&'.join(parameters)}" if parameters else url

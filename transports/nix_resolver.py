@@ -5,14 +5,12 @@ In this order: what the ref means now, what its app is, building it, what was bu
 """
 
 # Plain calls of os: pathlib resolves and normalises more than is wanted here.
-# ruff: noqa: PTH100, PTH103, PTH108, PTH115, PTH116, PTH118, PTH211
+# ruff: noqa: PTH100, PTH103, PTH108, PTH118, PTH211
 
 import asyncio
 import hashlib
 import os
-import posixpath
 import shutil
-import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,17 +24,16 @@ from mfm_ops.machine.errors import TransportFailure
 from transports import nix_commands
 from transports.nix_answers import (
     AnswerError,
-    EvaluatedApp,
     FlakeMetadata,
     parse_app,
     parse_metadata,
     parse_path_info,
     parse_realised,
-    store_path_of,
 )
 from transports.nix_commands import NixCommand, Step, nix_environment, nix_system
 from transports.nix_failures import nix_failure, reason_of
 from transports.nix_process import NixProcesses
+from transports.nix_program import built_path, require_built, require_program
 from transports.nix_refs import AppRef, RefError, Workspace, flake_target
 from transports.policy import NixPolicy, is_below
 
@@ -91,6 +88,7 @@ class _Ask(NamedTuple):
     target: str
     name: str
     commit: str | None
+    dirty: bool
 
 
 @dataclass(slots=True)
@@ -117,19 +115,25 @@ class Resolver:
         self._system = nix_system(names.sysname, names.machine)
 
     async def resolve(
-        self, ref: AppRef, *, run: str, timeout_ms: int, commit: str | None = None
+        self,
+        ref: AppRef,
+        *,
+        run: str,
+        timeout_ms: int,
+        commit: str | None = None,
+        dirty: bool = False,
     ) -> Resolution:
         """The program that `ref` means, realised and protected for the run named `run`.
 
-        `commit` is what a workspace's tree has to stand at. When this returns or raises, no
-        process is left of what it alone needed.
+        `commit` is what a workspace's tree has to stand at; `dirty`, that it had changes. When
+        this returns or raises, no process is left of what it alone needed.
 
         Raises:
             TransportFailure: `nix_app_not_allowed`, `nix_eval_failed`, `nix_build_failed`,
                 `nix_unavailable`, `nix_timeout`, `nix_stdout_too_large`, `nix_stderr_too_large`,
                 `nix_stdout_invalid_json`.
         """
-        ask = self._ask(ref, commit)
+        ask = self._ask(ref, commit, dirty)
         roots = self._roots(run, ask)
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         flight = self._flights.get(ask)
@@ -151,7 +155,7 @@ class Resolver:
             )
         )
 
-    def _ask(self, ref: AppRef, commit: str | None) -> _Ask:
+    def _ask(self, ref: AppRef, commit: str | None, dirty: bool) -> _Ask:
         try:
             target = flake_target(ref, self._site.workspace)
         except RefError as refused:
@@ -161,7 +165,9 @@ class Resolver:
             inside = os.path.join(workspace.directory, ref.flake.removeprefix("path:"))
             if not is_below(os.path.realpath(inside), workspace.git_top or workspace.directory):
                 raise nix_failure("outside_workspace")
-        return _Ask(ref.text, target, ref.name, commit if ref.in_workspace else None)
+        if not ref.in_workspace:
+            return _Ask(ref.text, target, ref.name, None, dirty=False)
+        return _Ask(ref.text, target, ref.name, commit, dirty)
 
     def _roots(self, run: str, ask: _Ask) -> str | None:
         """Where the links lie that protect what this run gets of `ask`: its first one's name."""
@@ -196,11 +202,11 @@ class Resolver:
         self._require_allowed(flake, ask)
         command = nix_commands.evaluate(flake.url, ask.name, self._system)
         app = _read(parse_app, await self._run(command, step))
-        _require_program(app)
+        require_program(app)
         command = nix_commands.realise(app.installables, flight.rooted)
         realised = _read(parse_realised, await self._run(command, step))
-        built = tuple(_built(path) for path in realised)
-        store_path, leads_to = _require_built(app.program, built)
+        built = tuple(built_path(path) for path in realised)
+        store_path, leads_to = require_built(app.program, built)
         if leads_to not in built:
             # Of what it refers to, only what the store knows of is protected and pinned.
             said = await self._run(nix_commands.requisites(store_path), step)
@@ -227,7 +233,8 @@ class Resolver:
 
     def _require_allowed(self, flake: FlakeMetadata, ask: _Ask) -> None:
         policy = self._site.policy
-        if flake.dirty and not policy.allow_dirty:
+        # Nix does not always see it, as of a tree whose path needs escapes.
+        if (flake.dirty or ask.dirty) and not policy.allow_dirty:
             raise nix_failure("dirty")
         if flake.rev is None and policy.require_locked_rev:
             raise nix_failure("no_locked_rev")
@@ -307,44 +314,3 @@ def _read(parse: Callable[[bytes], T], stdout: bytes) -> T:
                 reason="unknown_form",
             )
         ) from None
-
-
-def _require_program(app: EvaluatedApp) -> None:
-    """Refuse, before anything is built, what cannot be a program of the store."""
-    if app.fault is not None:
-        raise nix_failure(app.fault)
-    if posixpath.normpath(app.program) != app.program:
-        raise nix_failure("program_not_normal")
-    if store_path_of(app.program) is None:
-        raise nix_failure("program_outside_store")
-    if not app.installables:
-        raise nix_failure("context_missing")
-
-
-def _built(path: str) -> str:
-    """The store path of what was realised: itself, or where the root for it leads."""
-    if store_path_of(path) == path:
-        return path
-    try:
-        return os.readlink(path)
-    except OSError:
-        raise nix_failure("root_failed") from None
-
-
-def _require_built(program: str, built: tuple[str, ...]) -> tuple[str, str]:
-    """The program's store path, which must have been built for it, and the one it leads to."""
-    store_path = store_path_of(program)
-    if store_path is None or store_path not in built:
-        raise nix_failure("context_wrong")
-    try:
-        info = os.stat(program)
-    except FileNotFoundError:
-        raise nix_failure("program_missing") from None
-    except OSError:
-        raise nix_failure("program_not_executable") from None
-    leads_to = store_path_of(os.path.realpath(program))
-    if leads_to is None:
-        raise nix_failure("program_leaves_store")
-    if not stat.S_ISREG(info.st_mode) or not os.access(program, os.X_OK):
-        raise nix_failure("program_not_executable")
-    return store_path, leads_to

@@ -77,6 +77,7 @@ BAD = """
       };
       apps.@system@ = {
         outside = app "/bin/echo";
+        empty = app "";
         traversal = app "${tools}/../../../bin/echo";
         source-traversal = app "${self}/../../../bin/echo";
         dots = app "${tools}/./bin/text";
@@ -211,6 +212,38 @@ async def test_the_workspace_is_asked_of_git(flakes: Flakes) -> None:
     assert "git+file:" in found.url
 
 
+@pytest.mark.parametrize("name", ["a b", "a+b", "a#b?c%20", "ü"])
+async def test_a_tree_of_any_name_is_asked_anew(flakes: Flakes, name: str) -> None:
+    directory = flakes.git(f"named {name}", GOOD)
+    site = flakes.site(workspace=workspace_of(directory))
+    await flakes.resolve("path:.#say", site)
+    below = flakes.plain(f"named {name}/{name}/below", GOOD)
+    site = flakes.site(workspace=workspace_of(below))
+    revision = flakes.commit(directory)
+    assert (await flakes.resolve("path:.#say", site)).rev == revision
+
+
+async def test_a_bare_repository_is_asked_anew(flakes: Flakes) -> None:
+    origin = flakes.git("pushed", GOOD)
+    bare = flakes.root / "bare.git"
+    flakes.run_git(flakes.root, "clone", "-q", "--bare", str(origin), str(bare))
+    await flakes.resolve(f"git+file://{bare}#say")
+    revision = flakes.commit(origin)
+    flakes.run_git(origin, "push", "-q", str(bare), "HEAD")
+    assert (await flakes.resolve(f"git+file://{bare}#say")).rev == revision
+
+
+async def test_a_workspace_that_the_manifest_calls_dirty_is_dirty(flakes: Flakes) -> None:
+    directory = flakes.git("spaced out", GOOD)
+    (directory / "flake.nix").write_text("{ outputs = _: { }; }")
+    site = flakes.site(workspace=workspace_of(directory))
+    with pytest.raises(TransportFailure) as caught:
+        await Resolver(site).resolve(
+            parse_app_ref("path:.#say"), run="run", timeout_ms=30_000, dirty=True
+        )
+    assert caught.value.info.details == {"reason": "dirty"}
+
+
 async def test_a_flake_may_lie_below_the_top_of_its_tree(flakes: Flakes) -> None:
     directory = flakes.git("outer", "{ outputs = _: { }; }")
     inner = flakes.plain("outer/inner/flake", GOOD)
@@ -299,6 +332,7 @@ async def test_a_site_may_demand_a_revision(flakes: Flakes) -> None:
         ("path", "program_type"),
         ("set", "program_type"),
         ("outside", "program_outside_store"),
+        ("empty", "program_not_normal"),
         ("traversal", "program_not_normal"),
         ("source-traversal", "program_not_normal"),
         ("climbs", "program_not_normal"),

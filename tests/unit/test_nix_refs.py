@@ -228,6 +228,19 @@ def test_an_entry_that_could_allow_nothing_is_told_from_others(entry: str, plaus
 
 
 @pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("tarball+file:///a.tar.gz#x", "file:///a.tar.gz"),
+        ("tarball+https://h/a.tgz?dir=d#x", "https://h/a.tgz?dir=d"),
+        ("tarball+https://h/a#x", "tarball+https://h/a"),
+        ("file:///a.zip#x", "file:///a.zip"),
+    ],
+)
+def test_an_archive_is_named_as_any_nix_knows_it(text: str, target: str) -> None:
+    assert flake_target(parse_app_ref(text), None) == target
+
+
+@pytest.mark.parametrize(
     ("text", "workspace", "target"),
     [
         ("path:.#x", Workspace("/srv/w", "/srv/w"), "git+file:///srv/w"),
@@ -237,6 +250,7 @@ def test_an_entry_that_could_allow_nothing_is_told_from_others(entry: str, plaus
         ("path:./a#x", Workspace("/w", "/w", True), "git+file:///w?dir=a&shallow=1"),
         ("path:.#x", Workspace("/srv/w", None), "path:/srv/w"),
         ("path:./a#x", Workspace("/srv/w", None), "path:/srv/w/a"),
+        ("path:.#x", Workspace("/a+b (c)/ü", "/a+b (c)"), "git+file:///a+b%20(c)?dir=%C3%BC"),
         ("path:.#x", Workspace("/srv/a#b?c%", None), "path:/srv/a%23b%3Fc%25"),
         ("path:/abs#x", Workspace("/srv/w", None), "path:/abs"),
         ("github:o/r#x", None, "github:o/r"),
