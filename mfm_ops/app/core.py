@@ -203,10 +203,10 @@ class App:
         return self.drive(work)
 
     def run_list(self, limit: int | None) -> list[dict[str, Any]]:
-        """See `reports.run_list`."""
-        from mfm_ops.app import reports
+        """See `listing.run_list`."""
+        from mfm_ops.app import listing
 
-        return self.ask(lambda store: reports.run_list(store, limit))
+        return self.ask(lambda store: listing.run_list(store, limit))
 
     def run_status(self, reference: str) -> dict[str, Json]:
         """See `status.run_status`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mfm_ops.app.reports import member, read_history
+from mfm_ops.app.standing import Activity, activity_of_run
 from mfm_ops.machine.canonical import Json, parse_strict
 from mfm_ops.machine.errors import StorageFailure
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from mfm_ops.app.reports import AnyStore
     from mfm_ops.runtime.records import ChildRecord, RunHistory
 
-__all__ = ["children_json", "parent_json", "parked_below"]
+__all__ = ["activity_with_children", "children_json", "parent_json", "parked_below"]
 
 
 async def children_json(store: AnyStore, history: RunHistory) -> list[dict[str, Json]]:
@@ -25,18 +26,31 @@ async def _child_json(store: AnyStore, child: ChildRecord) -> dict[str, Json]:
     # A child that never began has no stream; its parent may know that it never will.
     known = history.status if history else child.status
     phase = history.phase.value if history else known.value if known else None
-    below: list[Json] = []
-    if history is not None:
-        below.extend(await children_json(store, history))
+    below = [] if history is None else await children_json(store, history)
+    activity = None if history is None else _activity(history, below)
     return {
         "run_id": str(child.run_id),
         "op_id": member(parse_strict(await store.get(child.manifest_id)), "op_id"),
         "state_id": None if child.state_id is None else str(child.state_id),
         "phase": phase,
+        "activity": activity,
         "parked": history is not None and history.parked,
         "waits_for": [str(key) for key in history.unknown_effects] if history else [],
-        "children": below,
+        "children": [*below],
     }
+
+
+async def activity_with_children(store: AnyStore, history: RunHistory) -> Activity | None:
+    """What goes on in a run; one that only waits for a parked child of its is parked too."""
+    if activity_of_run(history) is not Activity.interrupted or not history.children:
+        return activity_of_run(history)
+    return _activity(history, await children_json(store, history))
+
+
+def _activity(history: RunHistory, children: list[dict[str, Json]]) -> Activity | None:
+    activity = activity_of_run(history)
+    waits = activity is Activity.interrupted and bool(parked_below(children))
+    return Activity.parked if waits else activity
 
 
 async def _history_of(store: AnyStore, child: ChildRecord) -> RunHistory | None:

@@ -34,7 +34,6 @@ __all__ = [
     "resolve_run",
     "run_events",
     "run_facts",
-    "run_list",
     "run_manifest",
 ]
 
@@ -148,20 +147,6 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-async def run_list(store: AnyStore, limit: int | None) -> list[dict[str, Any]]:
-    """The newest runs first, one entry each."""
-    return [
-        {
-            "run_id": str(run.run_id),
-            "op_id": None if run.op_id is None else str(run.op_id),
-            "started_ts_millis": run.started_ts_millis,
-            "head_seq": run.head_seq,
-            "last_event": run.last_event,
-        }
-        for run in await store.list_runs(limit=limit)
-    ]
 
 
 async def run_events(store: AnyStore, reference: str) -> list[bytes]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mfm_ops.app.family import children_json, parent_json, parked_below
+from mfm_ops.app.family import (
+    activity_with_children,
+    children_json,
+    parent_json,
+    parked_below,
+)
 from mfm_ops.app.reports import member, read_history, resolve_run
+from mfm_ops.app.standing import activity_of_state
 from mfm_ops.machine.canonical import Json, parse_strict
 from mfm_ops.machine.codes import hint_for
 
@@ -23,17 +29,22 @@ async def run_status(store: AnyStore, reference: str) -> dict[str, Json]:
     history = await read_history(store, run_id)
     failed = history.failure if history.status is not None else None
     children = await children_json(store, history)
+    activity = await activity_with_children(store, history)
     return {
         "run_id": str(run_id),
         "op_id": str(history.op_id),
         "phase": history.phase.value,
+        "activity": activity,
         "parked": history.parked,
         "manifest_id": str(history.manifest_id),
         "head_seq": history.head_seq,
         "started_ts_millis": history.started_ts_millis,
         "ended_ts_millis": history.ended_ts_millis,
         "duration_ms": _span(history.started_ts_millis, history.ended_ts_millis),
-        "states": [_state_json(state) for state in history.states.values()],
+        "states": [
+            {**_state_json(state), "activity": activity_of_state(state, history, activity)}
+            for state in history.states.values()
+        ],
         "failure": error_json(failed) if failed else None,
         "facts": len(history.facts),
         "waits_for": [str(key) for key in history.unknown_effects],
@@ -94,13 +105,15 @@ def _state_json(state: StateRecord) -> dict[str, Json]:
 
 def _driver_json(history: RunHistory) -> dict[str, Json] | None:
     """The driver at work, or the one that left without a word; None when nobody should be."""
-    from mfm_ops.runtime.driver import is_alive
+    from mfm_ops.runtime.driver import Liveness, liveness
 
     driver = history.driver
     if driver is None or history.status is not None:
         return None
     shown = {name: driver.get(name) for name in ("driver_id", "host", "pid")}
-    return {**shown, "alive": is_alive(driver)}
+    known = liveness(driver)
+    # `alive` is what a resume goes by: who may be at work is not to be disturbed.
+    return {**shown, "alive": known is not Liveness.gone, "liveness": known}
 
 
 def _span(start: int | None, end: int | None) -> int | None:

@@ -19,6 +19,7 @@ __all__ = [
     "json_document",
     "screen_width",
     "table",
+    "time_text",
     "write",
 ]
 
@@ -117,6 +118,19 @@ def write(text: str, stream: TextIO | None = None) -> None:
     encoding = stream.encoding or "ascii"
     # In the C locale a label with an umlaut must not end the command.
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def time_text(millis: int | None) -> str:
+    """A point in time in UTC, to the second; the number itself where it is no such point."""
+    from datetime import UTC, datetime
+
+    if millis is None:
+        return "-"
+    try:
+        when = datetime.fromtimestamp(millis / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return str(millis)
+    return when.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None) -> list[str]:

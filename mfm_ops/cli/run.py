@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,9 +10,10 @@ import click
 from mfm_ops.app import Interrupted
 from mfm_ops.cli.numbers import Whole
 from mfm_ops.cli.op import finish, interrupted
-from mfm_ops.cli.output import Painter, escape, json_document, screen_width, table, write
+from mfm_ops.cli.output import escape, json_document, screen_width, table, time_text, write
 from mfm_ops.cli.run_options import watch_options, watching
 from mfm_ops.cli.session import Session
+from mfm_ops.cli.status import standing, status_lines
 from mfm_ops.cli.tree import MfmGroup, command
 
 __all__ = ["run_group"]
@@ -40,7 +39,6 @@ run_group = MfmGroup(
 )
 _SHOWN_BY_DEFAULT = 20
 _MOST_SHOWN = 2**31 - 1
-_SHOWN_REQUEST = 200
 
 
 def _run_argument() -> click.Argument:
@@ -65,141 +63,26 @@ def list_runs(session: Session, limit: int) -> None:
         [
             run["run_id"],
             run["op_id"] or "?",
-            _time(run["started_ts_millis"]),
+            time_text(run["started_ts_millis"]),
             str(run["head_seq"]),
-            run["last_event"],
+            standing(run) if run["phase"] else run["last_event"],
         ]
         for run in runs
     ]
     if not rows and not session.as_json:
         session.note(f"no runs in {session.settings.store_path}")
-    headers = ["RUN", "OP", "STARTED (UTC)", "EVENTS", "LAST EVENT"]
+    headers = ["RUN", "OP", "STARTED (UTC)", "EVENTS", "PHASE"]
     lines = table(headers, rows, width=screen_width(sys.stdout)) if rows else []
     session.show(list(runs), "\n".join(lines))
+    if any(run["activity"] == "interrupted" for run in runs) and not session.as_json:
+        session.note("hint: what is interrupted goes on with: mfm run resume RUN")
 
 
 @command(run_group, "status", _run_argument())
 def status(session: Session, run: str) -> None:
     """Show where a run stands: its phase, its states, and why it failed."""
     report = session.app.run_status(run)
-    session.show(report, "" if session.as_json else "\n".join(_status_lines(report)))
-
-
-def _status_lines(report: dict[str, Any]) -> list[str]:
-    paint = Painter(sys.stdout)
-    phase = _phase(report["phase"], parked=report["parked"] or _waits_below(report))
-    mark = {"Completed": paint.good, "Failed": paint.bad}.get(phase, paint.warn)
-    lines = [
-        f"run       {report['run_id']}",
-        f"op        {report['op_id']}",
-        f"phase     {mark(phase)}",
-        f"started   {_time(report['started_ts_millis'])}",
-    ]
-    if report["forked_from"]:
-        fork = report["forked_from"]
-        lines.append(f"forked    from {fork['run_id']} at {fork['state_id']}")
-    if report["child_of"]:
-        lines.append(f"child     of {report['child_of']['run_id']}")
-    if report["ended_ts_millis"] is not None:
-        lines.append(f"ended     {_time(report['ended_ts_millis'])} ({report['duration_ms']} ms)")
-    lines += [f"events    {report['head_seq']}", f"facts     {report['facts']}"]
-    lines.append(f"manifest  {report['manifest_id']}")
-    lines += _driver_lines(report)
-    rows = [
-        [
-            state["state_id"],
-            state["status"],
-            str(state["attempts"]),
-            "" if state["duration_ms"] is None else f"{state['duration_ms']} ms",
-            state["error"]["code"] if state["error"] else "",
-        ]
-        for state in report["states"]
-    ]
-    if rows:
-        headers = ["STATE", "STATUS", "ATTEMPTS", "TOOK", "ERROR"]
-        lines += ["", *table(headers, rows, width=screen_width(sys.stdout))]
-    lines += _child_lines(report) + _effect_lines(report)
-    failure = report["failure"]
-    if failure:
-        lines += [
-            "",
-            f"{paint.bad('error[' + failure['code'] + ']')}: {escape(failure['message'])}",
-        ]
-        lines.append(f"  state: {failure['state_id']}")
-        details = failure["details"] if isinstance(failure["details"], dict) else {}
-        lines += [f"  {name}: {_plain(value)}" for name, value in details.items()]
-        if failure["hint"]:
-            lines.append(f"hint: {failure['hint']}")
-    if report["phase"] in ("Failed", "Cancelled"):
-        lines.append(f"hint: go on in a new run: mfm run fork {report['run_id']}")
-    return lines
-
-
-def _phase(phase: str | None, *, parked: bool) -> str:
-    return "Parked" if parked else phase or "not begun"
-
-
-def _waits_below(report: dict[str, Any]) -> bool:
-    """Whether a run stands still because a child of it waits for somebody."""
-    at_work = report["driver"] is not None and report["driver"]["alive"]
-    return report["phase"] == "Running" and bool(report["parked_children"]) and not at_work
-
-
-def _child_lines(report: dict[str, Any]) -> list[str]:
-    rows = list(_child_rows(report["children"], 0))
-    if not rows:
-        return []
-    headers = ["CHILD RUN", "OP", "PHASE", "SPAWNED BY"]
-    lines = ["", *table(headers, rows, width=screen_width(sys.stdout))]
-    return lines + [
-        f"hint: {run_id} waits for somebody; look: mfm run status {run_id}"
-        for run_id in report["parked_children"]
-    ]
-
-
-def _child_rows(children: list[dict[str, Any]], depth: int) -> Iterator[list[str]]:
-    for child in children:
-        yield [
-            "  " * depth + child["run_id"],
-            child["op_id"] or "?",
-            _phase(child["phase"], parked=child["parked"]),
-            child["state_id"] or "",
-        ]
-        yield from _child_rows(child["children"], depth + 1)
-
-
-def _effect_lines(report: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for effect in report["unknown_effects"]:
-        request = json_document(effect["request"], indent=False)
-        sent = request if len(request) <= _SHOWN_REQUEST else f"{request[:_SHOWN_REQUEST]}…"
-        lines += [
-            "",
-            f"unknown   the effect {escape(effect['key'])} of {effect['state_id']}",
-            f"  sent    {escape(str(effect['namespace']))} {escape(sent)}",
-            f"  whole   mfm artifact get {effect['request_id']}",
-        ]
-    if report["parked"]:
-        lines.append(
-            "hint: find out whether it happened, then: mfm run resolve "
-            f"{report['run_id']} STATE --as completed|failed|retry --why TEXT"
-        )
-    return lines
-
-
-def _driver_lines(report: dict[str, Any]) -> list[str]:
-    driver = report["driver"]
-    if report["phase"] != "Running":
-        return []
-    if report["parked"]:
-        return []
-    resume = f"hint: mfm run resume {report['run_id']}"
-    if driver is None:
-        return ["driver    none", resume]
-    where = f"pid {_plain(driver['pid'])} on {_plain(driver['host'])}"
-    if driver["alive"]:
-        return [f"driver    {where}, alive"]
-    return [f"driver    {where}, dead", resume]
+    session.show(report, "" if session.as_json else "\n".join(status_lines(report)))
 
 
 @command(
@@ -260,7 +143,7 @@ def _event_line(body: bytes) -> str:
     else:
         name, payload = event["Domain"]["name"], event["Domain"]["payload"]
         shown = "" if payload is None else json_document(payload, indent=False)
-    line = f"{envelope['seq']:>6}  {_time(envelope['ts_millis'])}  {escape(name)}  {shown}"
+    line = f"{envelope['seq']:>6}  {time_text(envelope['ts_millis'])}  {escape(name)}  {shown}"
     width = screen_width(sys.stdout)
     line = line.rstrip()
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
@@ -330,17 +213,3 @@ def resume(
     except Interrupted as stopped:
         raise interrupted(stopped) from None
     return finish(session, outcome)
-
-
-def _time(millis: int | None) -> str:
-    if millis is None:
-        return "-"
-    try:
-        when = datetime.fromtimestamp(millis / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return str(millis)
-    return when.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _plain(value: Any) -> str:
-    return escape(value) if isinstance(value, str) else json_document(value, indent=False)

@@ -7,12 +7,13 @@ import os
 import platform
 import uuid
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import cast
 
 from mfm_ops.machine.canonical import Json
 
-__all__ = ["DriverIdentity", "is_alive", "this_process"]
+__all__ = ["DriverIdentity", "Liveness", "is_alive", "liveness", "this_process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +49,39 @@ def this_process() -> DriverIdentity:
     )
 
 
+class Liveness(StrEnum):
+    """What this host knows of a driver's process."""
+
+    alive = "alive"
+    gone = "gone"
+    unknown = "unknown"
+
+
+def liveness(driver: Json) -> Liveness:
+    """Whether the process that an `mfm.driver` payload describes is at work.
+
+    One of an earlier boot is gone; on another host, or in another PID namespace, it is unknown.
+    """
+    if not isinstance(driver, dict):
+        return Liveness.gone
+    here = this_process()
+    if driver.get("host") != here.host:
+        return Liveness.unknown
+    if driver.get("boot_id") != here.boot_id:
+        return Liveness.gone
+    if driver.get("pid_ns") != here.pid_ns:
+        return Liveness.unknown
+    pid, started = driver.get("pid"), driver.get("started")
+    lives = isinstance(pid, int) and _start_time(pid) == started
+    return Liveness.alive if lives else Liveness.gone
+
+
 def is_alive(driver: Json) -> bool:
     """Whether the process that an `mfm.driver` payload describes may still be at work.
 
-    What this host cannot know (a process on another host, or in another PID namespace) counts as
-    alive; only taking over by request goes past it. A driver of an earlier boot is dead.
+    What this host cannot know counts as alive; only taking over by request goes past it.
     """
-    if not isinstance(driver, dict):
-        return False
-    here = this_process()
-    if driver.get("host") != here.host:
-        return True
-    if driver.get("boot_id") != here.boot_id:
-        return False
-    if driver.get("pid_ns") != here.pid_ns:
-        return True
-    pid, started = driver.get("pid"), driver.get("started")
-    return isinstance(pid, int) and _start_time(pid) == started
+    return liveness(driver) is not Liveness.gone
 
 
 def _start_time(pid: int) -> int | None:

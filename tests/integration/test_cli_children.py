@@ -163,6 +163,7 @@ async def test_an_interrupted_run_goes_on_with_its_children(mfm: Mfm, number: in
         process.communicate(timeout=30)
     status = mfm("run", "status", "last", "--json").data
     assert [child["phase"] for child in status["children"]] == ["Completed", "Running"]
+    assert [child["activity"] for child in status["children"]] == [None, "interrupted"]
     with mfm.started("run", "resume", "last", "--json") as process:
         await wait_for(
             mfm, lambda texts: any(text.count('"StateEntered"') == 2 for text in texts.values())
@@ -207,6 +208,7 @@ async def test_a_run_says_which_child_waits_for_somebody(mfm: Mfm) -> None:
     text = mfm("run", "status", "last").out
     assert "phase     Parked" in text
     assert f"mfm run status {child}" in text
+    assert [line.split()[-1] for line in mfm("run", "list").out.splitlines()[1:]] == ["Parked"] * 2
     resolved = mfm(
         "run", "resolve", child, "run", "--as", "completed", "--result", "7", "--why", "seen"
     )

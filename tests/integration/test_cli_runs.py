@@ -11,7 +11,9 @@ from typing import Any
 import apsw
 import pytest
 
+from mfm_ops.machine.events import DomainEvent, Event, EventEnvelope
 from mfm_ops.machine.ids import RunId
+from mfm_ops.storage.sqlite import open_sqlite_store
 from tests.integration.mfm_process import Mfm, entered, processes_with, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -328,7 +330,75 @@ async def test_an_effect_that_was_killed_parks_the_run(mfm: Mfm) -> None:
     status = mfm("run", "status", run_id, "--json").data
     assert status["parked"]
     assert len(status["waits_for"]) == 1
-    assert "phase     Parked" in mfm("run", "status", run_id).out
+    text = mfm("run", "status", run_id).out
+    assert "phase     Parked" in text
+    assert "run_program.main.run  parked  1" in text
+    assert (status["activity"], status["states"][0]["activity"]) == ("parked", "parked")
+    assert mfm("run", "list").out.splitlines()[1].endswith("  Parked")
+
+
+async def test_a_run_whose_driver_was_killed_is_not_shown_as_running(mfm: Mfm) -> None:
+    with mfm.started(*mfm.program("sleep", "3350.25")) as process:
+        run_id = await wait_for(mfm, entered)
+        alive = mfm("run", "status", run_id, "--json").data
+        assert (alive["activity"], alive["states"][0]["activity"]) == ("running", "running")
+        assert (alive["driver"]["alive"], alive["driver"]["liveness"]) == (True, "alive")
+        assert mfm("run", "list").out.splitlines()[1].endswith("  Running")
+        process.kill()
+        process.communicate(timeout=30)
+    status = mfm("run", "status", run_id, "--json").data
+    assert (status["phase"], status["activity"]) == ("Running", "interrupted")
+    (state,) = status["states"]
+    assert (state["status"], state["activity"]) == ("running", "interrupted")
+    assert (status["driver"]["alive"], status["driver"]["liveness"]) == (False, "gone")
+    text = mfm("run", "status", run_id).out
+    assert "phase     Interrupted\n" in text
+    assert f"pid {process.pid} on " in text
+    assert f"gone\nhint: mfm run resume {run_id}\n" in text
+    assert "run_program.main.run  interrupted  1" in text
+    listed = mfm("run", "list")
+    assert listed.out.splitlines()[1].endswith("  Interrupted")
+    assert "mfm run resume RUN" in listed.err
+    (run,) = mfm("run", "list", "--json").data
+    assert (run["phase"], run["activity"], run["last_event"]) == (
+        *("Running", "interrupted"),
+        "StateEntered",
+    )
+
+
+async def test_of_a_driver_on_another_host_nothing_is_claimed(mfm: Mfm) -> None:
+    with mfm.started(*mfm.program("sleep", "3360.25")) as process:
+        run_id = await wait_for(mfm, entered)
+        process.kill()
+        process.communicate(timeout=30)
+    (driver,) = [
+        event["event"]["Domain"]["payload"]
+        for event in mfm("run", "events", run_id, "--json").data
+        if event["event"].get("Domain", {}).get("name") == "mfm.driver"
+    ]
+    async with open_sqlite_store(mfm.store) as store:
+        elsewhere = Event(Domain=DomainEvent(name="mfm.driver", payload={**driver, "host": "far"}))
+        head = await store.head_seq(run_id)
+        moved = EventEnvelope(run_id=run_id, seq=head + 1, ts_millis=0, event=elsewhere)
+        await store.append(run_id, head, [moved])
+    status = mfm("run", "status", run_id, "--json").data
+    assert (status["activity"], status["states"][0]["activity"]) == ("unknown", "unknown")
+    assert status["driver"]["liveness"] == "unknown"
+    text = mfm("run", "status", run_id).out
+    assert "phase     Running?\n" in text
+    assert " on far, where this host cannot look\n" in text
+    assert f"mfm run resume {run_id} --take-over\n" in text
+    assert "run_program.main.run  running?  1" in text
+    assert mfm("run", "list").out.splitlines()[1].endswith("  Running?")
+
+
+def test_the_list_says_how_runs_ended(mfm: Mfm, finished: dict[str, Any]) -> None:
+    mfm(*mfm.program("false"))
+    listed = mfm("run", "list")
+    assert listed.err == ""
+    assert [line.split()[-1] for line in listed.out.splitlines()[1:]] == ["Failed", "Completed"]
+    phases = [(run["phase"], run["activity"]) for run in mfm("run", "list", "--json").data]
+    assert phases == [("Failed", None), ("Completed", None)]
 
 
 async def test_followed_events_appear_while_the_run_goes_on(mfm: Mfm) -> None:

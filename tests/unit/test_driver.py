@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mfm_ops.machine.canonical import Json, canonical_json_bytes
-from mfm_ops.runtime.driver import is_alive, this_process
+from mfm_ops.runtime.driver import Liveness, is_alive, liveness, this_process
 
 
 @pytest.fixture
@@ -92,3 +92,20 @@ def test_a_mark_that_names_nobody_is_not_this_hosts_living_process(payload: Json
 
 def test_a_mark_without_a_pid_is_dead(here: dict[str, Any]) -> None:
     assert not is_alive({**here, "pid": None})
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ({}, Liveness.alive),
+        ({"started": 1}, Liveness.gone),
+        ({"boot_id": "another"}, Liveness.gone),
+        ({"host": "another"}, Liveness.unknown),
+        ({"pid_ns": "another"}, Liveness.unknown),
+    ],
+)
+def test_only_this_host_and_namespace_can_say_whether_a_driver_lives(
+    here: dict[str, Any], change: dict[str, Json], known: Liveness
+) -> None:
+    assert liveness({**here, **change}) is known
+    assert liveness(None) is Liveness.gone
