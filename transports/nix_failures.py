@@ -131,6 +131,8 @@ REASONS: Final[Mapping[str, Reason]] = MappingProxyType(
             ("daemon", _UNAVAILABLE, True, "the Nix daemon does not answer: is it running?"),
             ("permission", _UNAVAILABLE, False,
              "this user may not use the Nix store: run the daemon, or be its owner"),
+            ("cache_directory", _UNAVAILABLE, False,
+             "a directory that Nix needs cannot be made: look at HOME and XDG_CACHE_HOME"),
             ("configuration", _UNAVAILABLE, False,
              "Nix refuses its configuration: correct nix.conf or NIX_CONFIG"),
             ("too_old", _UNAVAILABLE, False, "this Nix is too old: 2.8 or later is needed"),
@@ -162,6 +164,7 @@ _OF_NIX: Final = tuple(
                 b"does not have permission to access the Nix daemon",
             ),
         ),
+        ("cache_directory", (b"error: creating directory '", b'error: creating directory "')),
         ("too_old", (b"unrecognised flag", b"is not a recognised command", b"unknown operation")),
         ("disk_full", (b"No space left on device", b"database or disk is full")),
     )

@@ -526,6 +526,14 @@ async def test_a_nix_that_cannot_be_used_says_why(
     assert await flakes.failure(ref(flakes, "good", "say"), site) == ("nix_unavailable", reason)
 
 
+async def test_a_home_where_nothing_can_be_made_is_named(flakes: Flakes) -> None:
+    site = flakes.site(environ={"HOME": "/proc/none"})
+    assert await flakes.failure(ref(flakes, "good", "say"), site) == (
+        "nix_unavailable",
+        "cache_directory",
+    )
+
+
 async def test_a_program_that_is_no_nix_says_so(flakes: Flakes, tmp_path: Path) -> None:
     text = tmp_path / "nix"
     text.write_text("no program")

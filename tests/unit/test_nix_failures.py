@@ -77,6 +77,8 @@ GIT_128 = b"error: program 'git' failed with exit code 128"
         ("metadata", 1, b"error: cannot connect to socket at '/nix/var/x': refused", "daemon"),
         ("metadata", 1, b"error: illegal configuration line 'x' in 'NIX_CONFIG'", "configuration"),
         ("metadata", 1, b"error: could not set permissions on '/nix/var/x'", "permission"),
+        ("metadata", 1, b"error: creating directory '/home/x/.cache': Read-only file system",
+         "cache_directory"),
         ("metadata", 1, b"error: unrecognised flag '--json'", "too_old"),
         ("path_info", 1, b"?", "eval_error"),
     ],
