@@ -4,6 +4,7 @@ Shaping a graph from ops is left to `sdk.planner`, choosing what runs next to
 `runtime.scheduler`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -214,10 +215,20 @@ def plan_digest(plan: ExecutionPlan) -> ArtifactId:
     """
     # Joined by hand: ids need no escapes, no character of theirs sorts before a quotation mark,
     # and most states share a few metas.
-    edges = sorted({f'["{edge.from_}","{edge.to}"]' for edge in plan.graph.edges})
-    states = _states_as_json(plan.graph.states)
-    text = f'{{"edges":[{",".join(edges)}],"op_id":"{plan.op_id}","states":[{",".join(states)}]}}'
+    edges = ",".join(_edges_as_json(plan.graph.edges))
+    states = ",".join(_states_as_json(plan.graph.states))
+    text = f'{{"edges":[{edges}],"op_id":"{plan.op_id}","states":[{states}]}}'
     return artifact_id_for_bytes(text.encode())
+
+
+def _edges_as_json(edges: Sequence[DependencyEdge]) -> Iterator[str]:
+    # A wave has as many edges as the product of two: what one state leads to is written at once.
+    downstream: defaultdict[StateId, set[StateId]] = defaultdict(set)
+    for edge in edges:
+        downstream[edge.from_].add(edge.to)
+    for upstream in sorted(downstream):
+        start = f'["{upstream}","'
+        yield start + f'"],{start}'.join(sorted(downstream[upstream])) + '"]'
 
 
 def _states_as_json(states: Sequence[StateNode]) -> Iterator[str]:

@@ -18,13 +18,15 @@ class Schedule:
     def __init__(self, graph: StateGraph) -> None:
         ids = [node.id for node in graph.states]
         self._position = position = {state_id: index for index, state_id in enumerate(ids)}
+        arrows: list[list[int]] = [[] for _ in ids]
+        for edge in graph.edges:
+            arrows[position[edge.from_]].append(position[edge.to])
+        # A repeated edge says nothing new. Parents come in plan order.
+        self.child_positions = [list(dict.fromkeys(children)) for children in arrows]
         self.parent_positions: list[list[int]] = [[] for _ in ids]
-        self.child_positions: list[list[int]] = [[] for _ in ids]
-        # A repeated edge says nothing new.
-        arrows = ((position[edge.from_], position[edge.to]) for edge in graph.edges)
-        for upstream, downstream in dict.fromkeys(arrows):
-            self.parent_positions[downstream].append(upstream)
-            self.child_positions[upstream].append(downstream)
+        for upstream, children in enumerate(self.child_positions):
+            for downstream in children:
+                self.parent_positions[downstream].append(upstream)
         self._ids = ids
         self._sinks = [index for index in range(len(ids)) if not self.child_positions[index]]
         self._ancestors: list[int] | None = None
@@ -53,7 +55,7 @@ class Schedule:
         positions = tuple(self.parent_positions[self._position[state_id]])
         # Siblings share theirs: a wave may have as many parents as states.
         if positions not in self._parents:
-            self._parents[positions] = tuple(self._ids[index] for index in sorted(positions))
+            self._parents[positions] = tuple(self._ids[index] for index in positions)
         return self._parents[positions]
 
     def has_children(self, state_id: StateId) -> bool:

@@ -60,13 +60,14 @@ class RunWriter:
         self._observer = observer
         self._pending: list[EventEnvelope] = []
         self._in_flight: list[EventEnvelope] = []
-        # How many events were ever buffered; those that are not pending need no append any more.
+        # How many events were ever buffered.
         self._added = 0
         self._lock = anyio.Lock(fast_acquire=True)
         self._broken: StorageFailure | RunFailure | None = None
         self.cancel_requested = False
         # Several states are at work: an append waits for what they are just about to add.
         self.gathers = False
+        self._gathering: anyio.Event | None = None
 
     @property
     def head_seq(self) -> int:
@@ -120,10 +121,32 @@ class RunWriter:
         """
         upto = self._added
         if self.gathers:
-            await checkpoint()
-        await self._alone(partial(self._append_all, upto))
+            await self._flush_together(upto)
+        else:
+            await self._alone(partial(self._append_all, upto))
         if self.cancel_requested:
             raise CancelRequested
+
+    async def _flush_together(self, upto: int) -> None:
+        """As `flush`: of those who wait one appends for all, after a turn of the others."""
+        while self._durable < upto and self._broken is None:
+            if self._gathering is not None:
+                await self._gathering.wait()
+                continue
+            gathering = self._gathering = anyio.Event()
+            try:
+                await checkpoint()
+                await self._alone(partial(self._append_all, upto))
+            finally:
+                self._gathering = None
+                gathering.set()
+        if self._broken is not None:
+            raise self._broken
+
+    @property
+    def _durable(self) -> int:
+        """How many of the events that were ever buffered need no append any more."""
+        return self._added - len(self._pending) - len(self._in_flight)
 
     async def look(self) -> None:
         """Learn what others have appended meanwhile; raises as `flush`."""
@@ -150,7 +173,7 @@ class RunWriter:
 
     async def _append_all(self, upto: int) -> None:
         # What others added meanwhile is theirs to flush, all at once rather than one by one.
-        while self._added - len(self._pending) < upto and self._broken is None:
+        while self._durable < upto and self._broken is None:
             await self._append_pending()
 
     async def _look(self) -> None:
