@@ -57,14 +57,15 @@ async def drive(env: DriveEnv) -> RunResult:
         StorageFailure: the store failed.
         RunFailure: `run_fenced`.
     """
-    walk = Walk(env)
+    # Not in the watcher's own task: the first handler may let no other run for long.
+    walk, began = Walk(env), anyio.current_time()
     try:
         end = _End.cancelled
         async with anyio.create_task_group() as tasks:
             if env.children is not None:
                 env.children.open(tasks)
             with anyio.CancelScope() as working:
-                tasks.start_soon(_watch, env, walk, working)
+                tasks.start_soon(_watch, env, walk, working, began)
                 end = await _work_with_children(env, walk)
             if env.children is not None and end in (_End.cancelled, _End.failed):
                 await env.children.cancel_all()
@@ -169,10 +170,10 @@ def _say(env: DriveEnv, name: str, info: ErrorInfo) -> None:
     env.io.writer.add_domain(DomainEvent(name=name, payload=payload))
 
 
-async def _watch(env: DriveEnv, walk: Walk, working: anyio.CancelScope) -> None:
+async def _watch(env: DriveEnv, walk: Walk, working: anyio.CancelScope, began: float) -> None:
     """What goes by the clock: long attempts become visible, deadlines pass, others interfere."""
     writer, config = env.io.writer, env.config
-    began = look_at = anyio.current_time()
+    look_at = began
     while True:
         await anyio.sleep(WATCH_INTERVAL_S)
         now = anyio.current_time()

@@ -49,6 +49,7 @@ from mfm_ops.runtime.child_transport import MAX_DEPTH
 from mfm_ops.runtime.control import resolve_effect
 from mfm_ops.runtime.records import Resolution
 from mfm_ops.sdk.child_runs import await_child, child_outputs, spawn_op
+from tests.contracts.clock import LONG_MS, Clock
 from tests.contracts.engine_control_suite import Hold
 from tests.contracts.engine_parallel_suite import parallel
 from tests.contracts.family import NOBODY, Family, MemberConfig, MortalStore, member, single
@@ -613,11 +614,23 @@ class EngineChildrenSuite:
         assert ended[0].phase is RunPhase.Completed
         assert (await family.names(parent))[-2:] == ["child_run_completed", "RunCompleted"]
 
-    async def test_a_runs_deadline_ends_its_wait_for_children(self, store: Store) -> None:
+    async def test_a_runs_deadline_ends_its_wait_for_children(
+        self, store: Store, clock: Clock
+    ) -> None:
         hold = Hold()
         family = Family(store)
-        family.add(single("child", state(hold.handle)), single("parent", reads(spawning("child"))))
-        run_config = config().model_copy(update={"run_deadline_ms": 300})
+
+        async def hold_past_it(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            await family.until(family.id_of("parent", run_config), "StateCompleted")
+            clock.run_on()
+            await hold.here()
+
+        async def spawn(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            # What ends is the parent's wait, not the child by a deadline that it inherited.
+            await spawn_op(io, "child", run_config=ChildRunConfig(run_deadline_ms=None))
+
+        family.add(single("child", state(hold_past_it)), single("parent", reads(spawn)))
+        run_config = config().model_copy(update={"run_deadline_ms": LONG_MS})
         result = await family.start("parent", run_config)
         assert result.phase is RunPhase.Failed
         assert hold.cancelled

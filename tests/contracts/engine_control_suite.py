@@ -333,10 +333,10 @@ class EngineControlSuite:
 
         async def hold_and_speak(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
             hold.reached.set()
-            await hold.go.wait()
-            await rec.emit(DomainEvent(name="too_late", payload=None))
-            # The watcher's append meets the new driver, and this is cancelled.
+            # The watcher meets the new driver when it looks, or when it appends what is said here.
             try:
+                await hold.go.wait()
+                await rec.emit(DomainEvent(name="too_late", payload=None))
                 await anyio.sleep_forever()
             except BaseException:
                 hold.cancelled = True

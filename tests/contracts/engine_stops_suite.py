@@ -32,6 +32,7 @@ from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.control import Requester, resolve_effect
 from mfm_ops.runtime.history import StateStatus
 from mfm_ops.runtime.records import Resolution
+from tests.contracts.clock import LONG_MS, Clock
 from tests.contracts.engine_fork_suite import asking, parked
 from tests.contracts.engine_parallel_suite import parallel
 from tests.support import (
@@ -191,11 +192,11 @@ class EngineStopsSuite:
 
     @MODES
     async def test_a_run_past_its_deadline_fails_though_its_last_handler_ended_well(
-        self, store: Store, mode: str
+        self, store: Store, clock: Clock, mode: str
     ) -> None:
         async def answer(call: IoCall, env: LiveIoEnv) -> int:
-            # Longer than the deadline, and than it takes to notice that it has passed.
-            await anyio.sleep(0.15)
+            clock.run_on()
+            await clock.stopped["run_deadline_exceeded"].wait()
             return 1
 
         async def pay(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
@@ -203,7 +204,7 @@ class EngineStopsSuite:
 
         bench = Bench(store, world=ScriptedFactory(answer))
         plan = plan_of({"pay": effect(pay), "one": state(), "two": state()}, "pay>one", "pay>two")
-        result = await bench.start(plan, run_config(mode, run_deadline_ms=1))
+        result = await bench.start(plan, run_config(mode, run_deadline_ms=LONG_MS))
         assert result.phase is RunPhase.Failed
         history = await bench.history(result.run_id)
         assert list(history.states) == [sid("pay")]
@@ -211,14 +212,14 @@ class EngineStopsSuite:
         assert EVENT_DEADLINE_EXCEEDED in await bench.names(result.run_id)
 
     async def test_a_state_past_its_deadline_is_not_tried_again_once_another_has_failed(
-        self, store: Store
+        self, store: Store, clock: Clock
     ) -> None:
-        """Its effect in flight ends first, and may take longer than both."""
-        failed = anyio.Event()
+        """Its effect in flight ends first, and takes longer than both."""
+        begun = anyio.Event()
 
         async def answer(call: IoCall, env: LiveIoEnv) -> int:
-            await failed.wait()
-            await anyio.sleep(0.2)
+            begun.set()
+            await clock.stopped["state_cancelled"].wait()
             return 1
 
         async def pay(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
@@ -226,19 +227,18 @@ class EngineStopsSuite:
             await anyio.sleep_forever()
 
         async def fail(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
-            if len(calls) == 1:
-                calls.append("fail")
+            if not clock.stopped["state_deadline_exceeded"].is_set():
+                await begun.wait()
+                clock.run_on()
                 await anyio.sleep_forever()
-            failed.set()
             raise failure(retryable=False)
 
-        calls = ["pay"]
         bench = Bench(store, world=ScriptedFactory(answer))
-        base = config(max_attempts=5).model_copy(update={"state_deadline_ms": 50})
+        base = config(max_attempts=5).model_copy(update={"state_deadline_ms": LONG_MS})
         result = await bench.start(unordered(a=effect(pay), z=state(fail)), parallel(4, base))
         history = await bench.history(result.run_id)
         assert history.status is RunStatus.Failed
-        assert history.states[sid("a")].attempts == 1
+        assert (history.states[sid("a")].attempts, history.states[sid("z")].attempts) == (1, 2)
         error = history.states[sid("a")].error
         assert error is not None
         assert error.info.code == "state_cancelled"
@@ -267,7 +267,7 @@ class EngineStopsSuite:
     @pytest.mark.parametrize("how", ["deadline", "an error of its own"])
     @pytest.mark.parametrize(("key", "times"), [(None, 1), ("k", 2)])
     async def test_an_effect_that_failed_is_not_repeated_without_its_key(
-        self, store: Store, how: str, key: str | None, times: int
+        self, store: Store, clock: Clock, how: str, key: str | None, times: int
     ) -> None:
         async def answer(call: IoCall, env: LiveIoEnv) -> None:
             raise TransportFailure(error_info("exec_timeout", "half of it was done"))
@@ -277,11 +277,12 @@ class EngineStopsSuite:
                 await io.call(ask("pay"))
             except IoFailure:
                 if how == "deadline":
+                    clock.run_on()
                     await anyio.sleep_forever()
                 raise failure(retryable=True) from None
 
         bench = Bench(store, world=ScriptedFactory(answer))
-        twice = config(max_attempts=2).model_copy(update={"state_deadline_ms": 50})
+        twice = config(max_attempts=2).model_copy(update={"state_deadline_ms": LONG_MS})
         result = await bench.start(chain_of(effect(pay, key)), twice)
         assert result.phase is RunPhase.Failed
         assert len(bench.world.calls) == times
