@@ -6,6 +6,7 @@ Fixtures of one room stand in that room's own conftest.py.
 import contextlib
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hear_signals()
     missing = sorted(
         package for program, package in REQUIRED_PROGRAMS.items() if shutil.which(program) is None
     )
@@ -57,6 +59,20 @@ def pytest_configure(config: pytest.Config) -> None:
             "the tests run real programs that are not on this machine; on Debian and Ubuntu: "
             f"sudo apt-get install --no-install-recommends {' '.join(missing)}"
         )
+
+
+def hear_signals() -> None:
+    """What the tests start hears signals, also where the tests themselves were told not to.
+
+    A shell has its background jobs ignore Ctrl-C, nohup has them ignore SIGHUP, and every program
+    hands down to those it starts what is ignored and what is blocked.
+    """
+    for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @pytest.fixture(scope="session")
