@@ -197,7 +197,7 @@ async def test_a_dead_run_whose_op_is_gone_is_cancelled_with_its_children(mfm: M
 
 async def test_a_run_says_which_child_waits_for_somebody(mfm: Mfm) -> None:
     with mfm.started(*run_each("sleep 4601.25"), "--effect") as process:
-        await wait_for(mfm, at_work(1))
+        await wait_for(mfm, lambda texts: any("mfm.io_intent" in text for text in texts.values()))
         process.kill()
         process.communicate(timeout=30)
     result = mfm("run", "resume", "last", "--json")

@@ -242,11 +242,15 @@ def test_an_unknown_run_is_not_replayed(mfm: Mfm) -> None:
 
 def test_an_endless_handler_is_ended_and_named(mfm: Mfm) -> None:
     mfm("op", "planted", "--fault", "endless")
-    endless = {"ENDLESS": "1"}
-    result = mfm("run", "replay", "last", "--json", "--timeout", "0.5", environ=endless)
-    assert result.code == 4
-    assert '"replay_timeout"' in result.out
-    assert '"state_id":"planted.main.planted"' in result.out
+    # The first may be up on a slow machine before the handler begins.
+    for timeout_s in ("0.5", "5", "30"):
+        result = mfm(
+            *("run", "replay", "last", "--json", "--timeout", timeout_s), environ={"ENDLESS": "1"}
+        )
+        assert (result.code, result.document["error"]["code"]) == (4, "replay_timeout")
+        if "endless" in result.err:
+            break
+    assert result.document["error"]["details"]["state_id"] == "planted.main.planted"
 
 
 def test_no_time_at_all_is_up_before_the_first_state(mfm: Mfm) -> None:
@@ -261,4 +265,4 @@ def test_ctrl_c_ends_even_a_handler_that_never_waits(mfm: Mfm) -> None:
         assert process.stderr is not None
         assert process.stderr.readline() == "endless\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=50) == 130

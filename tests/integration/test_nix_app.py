@@ -146,7 +146,8 @@ def test_a_run_that_is_over_protects_nothing_more(mfm: Mfm) -> None:
 async def test_a_resume_starts_no_nix_for_what_is_recorded(mfm: Mfm, tmp_path: Path) -> None:
     program, log = counting_nix(tmp_path / "bin")
     counted = {"MFM_NIX_PROGRAM": str(program), "PATH": f"{program.parent}:{os.environ['PATH']}"}
-    with mfm.started(*app("nap", "--argv", "1"), environ=counted) as process:
+    # Long enough to be killed in, and slept through once more by whoever resumes.
+    with mfm.started(*app("nap", "--argv", "4"), environ=counted) as process:
         await until_resolved(mfm)
         process.kill()
     assert log.read_text().count("realise") == 1

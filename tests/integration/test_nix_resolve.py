@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 
 from mfm_ops.app.nix_site import workspace_of
@@ -641,7 +642,13 @@ async def until_gone(mark: str) -> None:
 
 async def test_a_deadline_stops_nix_and_its_builders(flakes: Flakes, tmp_path: Path) -> None:
     app, mark = slow(tmp_path)
-    assert await flakes.failure(app, timeout_ms=1_500) == ("nix_timeout", "realise")
+    # The first may be up on a slow machine before Nix begins to build.
+    for timeout_ms in (1_500, 6_000, 24_000):
+        code, during = await flakes.failure(app, timeout_ms=timeout_ms)
+        assert code == "nix_timeout"
+        if during == "realise":
+            break
+    assert during == "realise"
     assert processes_with(mark) == []
     assert processes_with(str(tmp_path)) == []
 
@@ -671,7 +678,8 @@ async def test_a_nix_that_does_not_listen_is_killed_with_its_builders(
     async with anyio.create_task_group() as group:
         group.start_soon(flakes.resolve, app)
         await until_built(mark)
-        (realising,) = (pid for pid in processes_with("--realise"))
+        ours = {child.pid for child in psutil.Process().children(recursive=True)}
+        (realising,) = ours.intersection(processes_with("--realise"))
         # Stopped, it cannot answer to anything but SIGKILL.
         os.kill(realising, signal.SIGSTOP)
         group.cancel_scope.cancel()
