@@ -52,8 +52,11 @@ async def test_the_same_command_finishes_what_a_killed_one_began(
     for boundary in range(1, boundaries + 1, step):
         place = drivers.place(tmp_path / "killed")
         status, _ = drivers.work(place, "kill", boundary, command=command)
+        passed = len(place.trace.read_text(encoding="utf-8").splitlines())
+        # On a slow machine an attempt becomes visible early, which is a commit more.
+        assert passed >= boundary if status == -signal.SIGKILL else passed < boundary
         killed += status == -signal.SIGKILL
         assert drivers.work(place, command=command) == (0, "0")
         assert await what_is(place) == whole
         shutil.rmtree(place.directory)
-    assert killed > 0.9 * boundaries / step
+    assert killed > boundaries / step / 2

@@ -102,11 +102,14 @@ class Round:
         """Drive until that boundary; False if the run was over before."""
         before = self.place.called()
         known = await self._recorded() if self.resumes else set()
+        passed = self._passed()
         status, end = self.drivers.work(self.place, "kill", boundary, resume=self.resumes)
         self.resumes = True
         self._no_recorded_call_ran_again(known, before)
         if status == 0:
             assert end == ""
+            # One run shares more commits than another, and has fewer boundaries.
+            assert self._passed() - passed < boundary
             return False
         assert status == KILLED
         self.kills += 1
@@ -131,6 +134,11 @@ class Round:
         assert files(self.place) == self.whole.files
         shutil.rmtree(self.place.directory)
         shutil.rmtree(self._copy)
+
+    def _passed(self) -> int:
+        """How many boundaries were passed by now."""
+        trace = self.place.trace
+        return len(trace.read_text(encoding="utf-8").splitlines()) if trace.exists() else 0
 
     @property
     def _copy(self) -> Path:
@@ -165,8 +173,8 @@ async def test_a_driver_killed_at_any_boundary_leaves_a_run_that_ends_as_if_it_w
         asked += boundary <= len(whole.boundaries)
         if not died and boundary > len(whole.boundaries):
             break
-    # One run shares more commits than another, and has fewer boundaries.
-    assert killed > 0.8 * asked
+    # Who is not killed has not come so far; few runs are so much shorter than another.
+    assert killed > asked / 2
     # Some died in the middle of a wave, and some of a single state.
     assert most_open > 1 if whole.wave else most_open == 1
 

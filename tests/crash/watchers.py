@@ -5,6 +5,7 @@ before a step is the end of the one before it, so it is not counted again.
 """
 
 import errno
+import itertools
 import os
 import pickle
 import signal
@@ -41,7 +42,8 @@ class Executioner:
     def __init__(self, trace: Path, dies_at: int | str | None) -> None:
         self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._dies_at = dies_at
-        self._passed = 0
+        # One next() at a time, also where a commit in a thread passes boundaries meanwhile.
+        self._numbers = itertools.count(1)
 
     def before(self, step: Step) -> None:
         """No boundary of its own."""
@@ -53,10 +55,10 @@ class Executioner:
         self._pass("after", step)
 
     def _pass(self, moment: str, step: Step) -> None:
-        self._passed += 1
+        number = next(self._numbers)
         name = f"{moment} {step.kind} {role(step.path) if step.path else ''}".rstrip()
         raw_write(self._trace, f"{name}\n".encode())
-        if self._dies_at in (self._passed, name):
+        if self._dies_at in (number, name):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
