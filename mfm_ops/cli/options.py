@@ -44,8 +44,13 @@ def option_name(field: str, reserved: Collection[str] = ()) -> str:
 
 
 def options_for(op: AnyOperation, reserved: Collection[str] = ()) -> list[click.Parameter]:
-    """An option for each field of the op's config; `reserved` are names that it cannot have."""
-    return [_option(field, info, reserved) for field, info in op.config_model.model_fields.items()]
+    """An option for each field of the op's config; `reserved` are names that it cannot have.
+
+    What is the op's own comes before what its config inherits.
+    """
+    own = op.config_model.__annotations__
+    fields = sorted(op.config_model.model_fields.items(), key=lambda item: item[0] not in own)
+    return [_option(field, info, reserved) for field, info in fields]
 
 
 def _option(field: str, info: FieldInfo, reserved: Collection[str]) -> click.Option:

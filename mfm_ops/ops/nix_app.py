@@ -7,10 +7,9 @@ Which flakes a run may name is its manifest's word; which programs may run is th
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import Final, Self
 
-import orjson
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from mfm_ops.machine.canonical import Json, artifact_id_for_json
@@ -28,18 +27,17 @@ from mfm_ops.machine.meta import (
 from mfm_ops.machine.plan import DependencyEdge, StateGraph, StateNode
 from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
-from mfm_ops.machine.wire import JsonValue
-from mfm_ops.sdk.operation import JsonOption, OpConfig, Operation, OpIo
+from mfm_ops.ops.program_state import RESULT, ProgramConfig, RunState, result_as_text
+from mfm_ops.sdk.operation import Operation, OpIo
 
 __all__ = ["NixApp", "NixAppConfig"]
 
-_RESULT: Final = ContextKey("result")
 _PROGRAM: Final = ContextKey("program_path")
 _STORE: Final = "/nix/store/"
 _NAMESPACE: Final = "nix.exec"
 
 
-class NixAppConfig(OpConfig):
+class NixAppConfig(ProgramConfig):
     """Which app, or which program of the store, and how it is run (the contract, section 8)."""
 
     app: str | None = Field(
@@ -53,21 +51,6 @@ class NixAppConfig(OpConfig):
         description="Instead of an app: a program of the Nix store, which is not resolved.",
         examples=["/nix/store/…-hello-2.12/bin/hello"],
     )
-    argv: tuple[str, ...] = Field(
-        default=(),
-        description="An argument for the program; repeat the option for more, in order.",
-        examples=["--verbose"],
-    )
-    stdin_json: Annotated[JsonValue, JsonOption()] = Field(
-        default=None,
-        description="The JSON value that the program reads on its standard input.",
-        examples=['{"block": "latest"}'],
-    )
-    env: dict[str, str] = Field(
-        default_factory=dict,
-        description="A variable of the program's environment, which is empty otherwise.",
-        examples=["LANG=C.UTF-8"],
-    )
     timeout_ms: int = Field(
         default=300_000,
         ge=1,
@@ -80,23 +63,6 @@ class NixAppConfig(OpConfig):
         pattern="^[a-z][a-z0-9_]{0,62}$",
         description="A key of the op's context that gets the result as well.",
         examples=["price"],
-    )
-    numbers: Literal["reject", "string"] = Field(
-        default="reject",
-        description="What becomes of floats and huge integers in the output: refuse it, or "
-        "keep each number as a string of its own text.",
-    )
-    effect: bool = Field(
-        default=False,
-        description="Declare that the program changes the world: needed where the policy gives "
-        "it network, writable paths or no sandbox.",
-    )
-    idempotency_key: str | None = Field(
-        default=None,
-        min_length=1,
-        description="A key by which the program itself dedupes its effect; it gets it as "
-        "MFM_IDEMPOTENCY_KEY, and an interrupted call is tried again with it.",
-        examples=["payout-2024-05-01"],
     )
 
     @field_validator("program_path")
@@ -115,15 +81,6 @@ class NixAppConfig(OpConfig):
     def _not_our_own(cls, value: str | None) -> str | None:
         if value == _PROGRAM:
             raise PydanticCustomError("key_taken", "the op keeps the program's path under this key")
-        return value
-
-    @field_validator("idempotency_key")
-    @classmethod
-    def _only_for_effects(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and not info.data.get("effect"):
-            raise PydanticCustomError(
-                "key_without_effect", "an idempotency key is for a declared effect: set `effect`"
-            )
         return value
 
     @model_validator(mode="after")
@@ -145,7 +102,7 @@ class NixApp(Operation[NixAppConfig]):
     uses_nix = True
 
     def io(self) -> OpIo:
-        return OpIo(exports=(_RESULT,))
+        return OpIo(exports=(RESULT,))
 
     def expand(
         self,
@@ -153,7 +110,7 @@ class NixApp(Operation[NixAppConfig]):
         config: NixAppConfig,
         run_config: RunConfig,  # noqa: ARG002 - the transport asks the manifest itself
     ) -> StateGraph:
-        run = StateNode(StateId(f"{op_path}.run"), _Run(config))
+        run = StateNode(StateId(f"{op_path}.run"), _run_state(config))
         if config.app is None:
             return StateGraph((run,), ())
         resolve_id = StateId(f"{op_path}.resolve")
@@ -165,9 +122,7 @@ class NixApp(Operation[NixAppConfig]):
         outputs: Mapping[str, Json],
         width: int,  # noqa: ARG002 - JSON is not folded
     ) -> str | None:
-        if _RESULT not in outputs:
-            return None
-        return orjson.dumps(outputs[_RESULT], option=orjson.OPT_INDENT_2).decode()
+        return result_as_text(outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,46 +160,11 @@ class _Resolve:
         return StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    config: NixAppConfig
+def _run_state(config: NixAppConfig) -> RunState:
+    def program_path(ctx: DynContext) -> str | None:
+        return config.program_path or read_typed(ctx, _PROGRAM, str)
 
-    def meta(self) -> StateMeta:
-        tags = [standard_tags.EXECUTE, standard_tags.IMPURE]
-        effects, idempotency = SideEffectKind.ReadOnlyIo, Idempotency.none()
-        if self.config.effect:
-            tags.append(standard_tags.APPLY_SIDE_EFFECT)
-            effects = SideEffectKind.ApplySideEffect
-        if self.config.idempotency_key is not None:
-            idempotency = Idempotency.key(self.config.idempotency_key)
-        return StateMeta(
-            tags=tuple(tags),
-            depends_on=(),
-            depends_on_strategy=DependencyStrategy.Latest,
-            side_effects=effects,
-            idempotency=idempotency,
-        )
-
-    async def handle(
-        self,
-        ctx: DynContext,
-        io: IoProvider,
-        rec: EventRecorder,  # noqa: ARG002 - the fact says it all
-    ) -> StateOutcome:
-        config = self.config
-        request: dict[str, Json] = {
-            "kind": "run_program_v1",
-            "program_path": config.program_path or read_typed(ctx, _PROGRAM, str),
-            "argv": list(config.argv),
-            "stdin_json": config.stdin_json,
-            "timeout_ms": config.timeout_ms,
-            "env": dict(config.env),
-        }
-        if config.numbers != "reject":
-            request["numbers"] = config.numbers
-        # No fact key: the default one holds state and request, so a resume finds the answer.
-        answer = await io.call(IoCall(namespace="exec", request=request))
-        ctx.write(_RESULT, answer.response)
-        if config.write_result_to is not None:
-            ctx.write(ContextKey(config.write_result_to), answer.response)
-        return StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
+    keys = [RESULT]
+    if config.write_result_to is not None:
+        keys.append(ContextKey(config.write_result_to))
+    return RunState(config, program_path, tuple(keys))

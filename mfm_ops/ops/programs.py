@@ -1,85 +1,28 @@
-"""`run_program`: one program through the `exec` transport, its answer recorded as a fact.
-
-Which programs may run, and what they may see, is left to the site's policy and the transport.
-"""
+"""`run_program`: one program through the `exec` transport, its answer recorded as a fact."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated
 
-import orjson
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.config import RunConfig
-from mfm_ops.machine.context import DynContext
-from mfm_ops.machine.ids import ContextKey, OpId, OpPath, StateId
-from mfm_ops.machine.io import IoCall, IoProvider
-from mfm_ops.machine.meta import (
-    DependencyStrategy,
-    Idempotency,
-    SideEffectKind,
-    StateMeta,
-    standard_tags,
-)
+from mfm_ops.machine.ids import OpId, OpPath, StateId
 from mfm_ops.machine.plan import StateGraph, StateNode
-from mfm_ops.machine.recorder import EventRecorder
-from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
-from mfm_ops.machine.wire import JsonValue
-from mfm_ops.sdk.operation import JsonOption, OpConfig, Operation, OpIo, PathOption
+from mfm_ops.ops.program_state import RESULT, ProgramConfig, RunState, result_as_text
+from mfm_ops.sdk.operation import Operation, OpIo, PathOption
 
 __all__ = ["RunProgram", "RunProgramConfig"]
 
-_RESULT = ContextKey("result")
 
-
-class RunProgramConfig(OpConfig):
-    """What `exec` is asked to run (the contract, section 8), and whether it has effects."""
+class RunProgramConfig(ProgramConfig):
+    """Which program, and how it is run."""
 
     program_path: Annotated[str, PathOption()] = Field(
         description="The program's absolute path; the policy must allow it.",
         examples=["/nix/store/…-hello-2.12/bin/hello"],
-    )
-    argv: tuple[str, ...] = Field(
-        default=(),
-        description="An argument for the program; repeat the option for more, in order.",
-        examples=["--verbose"],
-    )
-    stdin_json: Annotated[JsonValue, JsonOption()] = Field(
-        default=None,
-        description="The JSON value that the program reads on its standard input.",
-        examples=['{"block": "latest"}'],
-    )
-    env: dict[str, str] = Field(
-        default_factory=dict,
-        description="A variable of the program's environment, which is empty otherwise.",
-        examples=["LANG=C.UTF-8"],
-    )
-    timeout_ms: int = Field(
-        default=300_000,
-        ge=1,
-        le=86_400_000,
-        description="Milliseconds for writing input, running and reading output; at most a day.",
-        examples=[60_000],
-    )
-    numbers: Literal["reject", "string"] = Field(
-        default="reject",
-        description="What becomes of floats and huge integers in the output: refuse it, or "
-        "keep each number as a string of its own text.",
-    )
-    effect: bool = Field(
-        default=False,
-        description="Declare that the program changes the world: needed where the policy gives "
-        "it network, writable paths or no sandbox.",
-    )
-    idempotency_key: str | None = Field(
-        default=None,
-        min_length=1,
-        description="A key by which the program itself dedupes its effect; it gets it as "
-        "MFM_IDEMPOTENCY_KEY, and an interrupted call is tried again with it.",
-        examples=["payout-2024-05-01"],
     )
 
     @field_validator("program_path")
@@ -88,29 +31,6 @@ class RunProgramConfig(OpConfig):
         if not PurePosixPath(value).is_absolute():
             raise PydanticCustomError("path_not_absolute", "the path must be absolute")
         return value
-
-    @field_validator("idempotency_key")
-    @classmethod
-    def _only_for_effects(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and not info.data.get("effect"):
-            raise PydanticCustomError(
-                "key_without_effect", "an idempotency key is for a declared effect: set `effect`"
-            )
-        return value
-
-    def request(self) -> dict[str, Json]:
-        """The `run_program_v1` request; our optional field only where it says something."""
-        request: dict[str, Json] = {
-            "kind": "run_program_v1",
-            "program_path": self.program_path,
-            "argv": list(self.argv),
-            "stdin_json": self.stdin_json,
-            "timeout_ms": self.timeout_ms,
-            "env": dict(self.env),
-        }
-        if self.numbers != "reject":
-            request["numbers"] = self.numbers
-        return request
 
 
 class RunProgram(Operation[RunProgramConfig]):
@@ -122,7 +42,7 @@ class RunProgram(Operation[RunProgramConfig]):
     config_model = RunProgramConfig
 
     def io(self) -> OpIo:
-        return OpIo(exports=(_RESULT,))
+        return OpIo(exports=(RESULT,))
 
     def expand(
         self,
@@ -130,45 +50,12 @@ class RunProgram(Operation[RunProgramConfig]):
         config: RunProgramConfig,
         run_config: RunConfig,  # noqa: ARG002 - nothing of it matters here
     ) -> StateGraph:
-        return StateGraph((StateNode(StateId(f"{op_path}.run"), _Run(config)),), ())
+        run = RunState(config, lambda _: config.program_path)
+        return StateGraph((StateNode(StateId(f"{op_path}.run"), run),), ())
 
     def render_text(
         self,
         outputs: Mapping[str, Json],
         width: int,  # noqa: ARG002 - JSON is not folded
     ) -> str | None:
-        if _RESULT not in outputs:
-            return None
-        return orjson.dumps(outputs[_RESULT], option=orjson.OPT_INDENT_2).decode()
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    config: RunProgramConfig
-
-    def meta(self) -> StateMeta:
-        tags = [standard_tags.EXECUTE, standard_tags.IMPURE]
-        effects, idempotency = SideEffectKind.ReadOnlyIo, Idempotency.none()
-        if self.config.effect:
-            tags.append(standard_tags.APPLY_SIDE_EFFECT)
-            effects = SideEffectKind.ApplySideEffect
-        if self.config.idempotency_key is not None:
-            idempotency = Idempotency.key(self.config.idempotency_key)
-        return StateMeta(
-            tags=tuple(tags),
-            depends_on=(),
-            depends_on_strategy=DependencyStrategy.Latest,
-            side_effects=effects,
-            idempotency=idempotency,
-        )
-
-    async def handle(
-        self,
-        ctx: DynContext,
-        io: IoProvider,
-        rec: EventRecorder,  # noqa: ARG002 - the fact says it all
-    ) -> StateOutcome:
-        # No fact key: the default one holds state and request, so a resume finds the answer.
-        answer = await io.call(IoCall(namespace="exec", request=self.config.request()))
-        ctx.write(_RESULT, answer.response)
-        return StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
+        return result_as_text(outputs)
