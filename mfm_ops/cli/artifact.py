@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from mfm_ops.cli.arguments import complete_artifacts
 from mfm_ops.cli.errors import usage
 from mfm_ops.cli.output import escape_lines, is_terminal, write
 from mfm_ops.cli.session import Session
@@ -23,7 +24,7 @@ artifact = MfmGroup(name="artifact", help="Read what the store holds.")
 @command(
     artifact,
     "get",
-    click.Argument(["artifact_id"], metavar="ID"),
+    click.Argument(["artifact_id"], metavar="ID", shell_complete=complete_artifacts),
     click.Option(["-o", "--output"], metavar="FILE", help="Write the bytes to FILE."),
 )
 def get(session: Session, artifact_id: str, output: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mfm_ops.app import Interrupted, Requirements
+from mfm_ops.cli.arguments import complete_doubtful_states, complete_states, run_argument
 from mfm_ops.cli.errors import CommandFailure, ExitCode, usage
 from mfm_ops.cli.numbers import Seconds
 from mfm_ops.cli.op import finish, interrupted
@@ -48,7 +49,7 @@ cancel = MfmCommand(
     "cancel",
     callback=click.pass_obj(_cancel),
     params=[
-        click.Argument(["run"], metavar="RUN"),
+        run_argument(),
         click.Option(["--why"], default="", metavar="TEXT", help="Recorded with the request."),
         click.Option(
             ["--wait"],
@@ -104,8 +105,8 @@ resolve = MfmCommand(
     "resolve",
     callback=click.pass_obj(_resolve),
     params=[
-        click.Argument(["run"], metavar="RUN"),
-        click.Argument(["state"], metavar="STATE"),
+        run_argument(),
+        click.Argument(["state"], metavar="STATE", shell_complete=complete_doubtful_states),
         click.Option(
             ["--as", "resolution"],
             type=click.Choice(["completed", "failed", "retry"]),
@@ -170,10 +171,11 @@ fork = MfmCommand(
     "fork",
     callback=click.pass_obj(_fork),
     params=[
-        click.Argument(["run"], metavar="RUN"),
+        run_argument(),
         click.Option(
             ["--from", "state"],
             metavar="STATE",
+            shell_complete=complete_states,
             help="The first state to execute again.  [default: the one that failed]",
         ),
         click.Option(

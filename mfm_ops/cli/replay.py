@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from mfm_ops.cli.arguments import run_argument
 from mfm_ops.cli.errors import CommandFailure, ExitCode
 from mfm_ops.cli.gauge import gauge, gauge_option
 from mfm_ops.cli.numbers import Seconds
@@ -101,7 +102,7 @@ replay = MfmCommand(
     "replay",
     callback=click.pass_obj(_replay),
     params=[
-        click.Argument(["run"], metavar="RUN"),
+        run_argument(),
         click.Option(
             ["--timeout"],
             type=Seconds(above_zero=True),

@@ -104,10 +104,21 @@ def _discard(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def _complete(session: Session) -> int:
+    """Answer a shell that asks what the next word may be; it never hears of what went wrong."""
+    from click.shell_completion import shell_complete
+
+    instruction = os.environ[COMPLETE_VARIABLE]
+    try:
+        return shell_complete(root, {"obj": session}, "mfm", COMPLETE_VARIABLE, instruction)
+    except Exception:  # noqa: BLE001 - a prompt is no place for it; the command will say it
+        return 1
+
+
 def _run(arguments: Sequence[str], session: Session) -> int:
     try:
         if COMPLETE_VARIABLE in os.environ:
-            root.main(list(arguments), prog_name="mfm", complete_var=COMPLETE_VARIABLE, obj=session)
+            return _complete(session)
         # Not `root.main`: it would end the process with 1 where a reader has had enough.
         with root.make_context("mfm", list(arguments), obj=session) as ctx:
             result = root.invoke(ctx)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mfm_ops.app import Interrupted
+from mfm_ops.cli.arguments import run_argument
 from mfm_ops.cli.numbers import Whole
 from mfm_ops.cli.op import finish, interrupted
 from mfm_ops.cli.output import escape, json_document, screen_width, table, time_text, write
@@ -39,10 +40,6 @@ run_group = MfmGroup(
 )
 _SHOWN_BY_DEFAULT = 20
 _MOST_SHOWN = 2**31 - 1
-
-
-def _run_argument() -> click.Argument:
-    return click.Argument(["run"], metavar="RUN")
 
 
 @command(
@@ -78,7 +75,7 @@ def list_runs(session: Session, limit: int) -> None:
         session.note("hint: what is interrupted goes on with: mfm run resume RUN")
 
 
-@command(run_group, "status", _run_argument())
+@command(run_group, "status", run_argument())
 def status(session: Session, run: str) -> None:
     """Show where a run stands: its phase, its states, and why it failed."""
     report = session.app.run_status(run)
@@ -88,7 +85,7 @@ def status(session: Session, run: str) -> None:
 @command(
     run_group,
     "events",
-    _run_argument(),
+    run_argument(),
     click.Option(
         ["--follow", "-f"],
         is_flag=True,
@@ -161,7 +158,7 @@ def _kernel_text(name: str, about: dict[str, Any]) -> str:
     return str(about["status"])
 
 
-@command(run_group, "facts", _run_argument())
+@command(run_group, "facts", run_argument())
 def facts(session: Session, run: str) -> None:
     """List what a run learnt from outside; `mfm artifact get` prints a fact's payload."""
     report = session.app.run_facts(run)
@@ -184,7 +181,7 @@ def facts(session: Session, run: str) -> None:
     session.show(report, "\n".join(lines))
 
 
-@command(run_group, "manifest", _run_argument())
+@command(run_group, "manifest", run_argument())
 def manifest(session: Session, run: str) -> None:
     """Print what a run was started with: op, input, run config, build, workspace."""
     report = session.app.run_manifest(run)
@@ -194,7 +191,7 @@ def manifest(session: Session, run: str) -> None:
 @command(
     run_group,
     "resume",
-    _run_argument(),
+    run_argument(),
     click.Option(
         ["--take-over"],
         is_flag=True,

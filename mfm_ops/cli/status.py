@@ -14,7 +14,11 @@ from mfm_ops.cli.output import Painter, escape, json_document, screen_width, tab
 __all__ = ["standing", "status_lines"]
 
 _SHOWN_REQUEST: Final = 200
-_ACTIVITIES: Final[Mapping[str, str]] = {"parked": "Parked", "interrupted": "Interrupted", "unknown": "Running?"}
+_ACTIVITIES: Final[Mapping[str, str]] = {
+    "parked": "Parked",
+    "interrupted": "Interrupted",
+    "unknown": "Running?",
+}
 
 
 def status_lines(report: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mfm_ops.cli.arguments import complete_runs, run_argument
 from mfm_ops.cli.errors import CommandFailure, ExitCode, usage
 from mfm_ops.cli.gauge import gauge, gauge_option
 from mfm_ops.cli.output import escape, is_terminal, screen_width, table, write
@@ -22,7 +23,12 @@ store = MfmGroup(name="store", help="Look after the store itself.")
 @command(
     store,
     "verify",
-    click.Option(["--run"], metavar="RUN", help="Only this run, and the artifacts that it names."),
+    click.Option(
+        ["--run"],
+        metavar="RUN",
+        shell_complete=complete_runs,
+        help="Only this run, and the artifacts that it names.",
+    ),
     gauge_option(),
 )
 def verify(session: Session, run: str | None, progress: bool | None) -> None:
@@ -135,7 +141,7 @@ export_command = MfmCommand(
     "export",
     callback=click.pass_obj(_export),
     params=[
-        click.Argument(["run"], metavar="RUN"),
+        run_argument(),
         click.Option(
             ["-o", "--output"],
             metavar="FILE",
