@@ -15,7 +15,7 @@ from mfm_ops.machine.ids import ArtifactId
 from mfm_ops.storage.failures import artifact_corrupt
 from mfm_ops.storage.sqlite_errors import from_os
 
-__all__ = ["Blobs", "sync_directory"]
+__all__ = ["Blobs", "blob_directory", "sync_directory"]
 
 
 class Blobs:
@@ -26,7 +26,7 @@ class Blobs:
     """
 
     def __init__(self, store: Path, name: str) -> None:
-        self._root = store.with_name(store.name + ".d")
+        self._root = blob_directory(store)
         self._temporary = self._root / "tmp"
         self._name = name
 
@@ -111,6 +111,11 @@ class Blobs:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+
+def blob_directory(store: Path) -> Path:
+    """Where the large artifacts of the store in the file `store` lie."""
+    return store.with_name(store.name + ".d")
 
 
 def sync_directory(directory: Path) -> None:

@@ -17,7 +17,7 @@ __all__ = ["from_os", "from_sqlite", "is_busy", "refused"]
 
 _MESSAGES: Final[Mapping[str, str]] = {
     "store_busy": "another process holds the store's write lock",
-    "store_corrupt": "SQLite finds the store's file damaged",
+    "store_corrupt": "the store's file is damaged",
     "store_full": "the disk is full",
     "store_io_error": "the disk failed a read or a write",
     "store_not_mfm": "the file is no mfm store",

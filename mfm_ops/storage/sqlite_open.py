@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from mfm_ops.storage.blobs import sync_directory
+from mfm_ops.storage.blobs import blob_directory, sync_directory
 from mfm_ops.storage.locate import (
     HOST_SHARED_FILE_SYSTEMS,
     NETWORK_FILE_SYSTEMS,
@@ -93,6 +93,8 @@ def prepare(
             _make_file(real)
         elif real.is_dir():
             raise refused("store_unavailable", name, "EISDIR")
+        elif _was_emptied(real):
+            raise refused("store_corrupt", name, "emptied")
     except (OSError, RuntimeError) as error:
         failure = (
             error
@@ -162,6 +164,17 @@ def _make_file(real: Path) -> None:
     sync_directory(real.parent)
 
 
+def _was_emptied(real: Path) -> bool:
+    """Whether a file of 0 bytes held a store: what lies beside it says so.
+
+    SQLite would take it for a new database, and delete the log that may hold all that is left.
+    """
+    # Before the size: who makes a store fills the file first, so this is not somebody's beginning.
+    has_log = _has_content(real.with_name(real.name + "-wal"))
+    has_artifacts = blob_directory(real).exists()
+    return (has_log or has_artifacts) and real.stat().st_size == 0
+
+
 def _open_for_writing(place: Place) -> apsw.Connection:
     connection = connect(place)
     try:
@@ -199,9 +212,10 @@ def _open_for_reading(place: Place) -> tuple[Place, apsw.Connection]:
         found = _format_or_close(connection, place.name)
     if found != FORMAT:
         connection.close()
-        # An empty file is nobody's; an older store becomes readable when it has been migrated.
-        code = "store_not_mfm" if found is None else "store_read_only"
-        raise refused(code, place.name)
+        if found is None:
+            raise refused("store_not_mfm", place.name, "empty")
+        # An older store becomes readable when it has been migrated.
+        raise refused("store_read_only", place.name)
     return place, connection
 
 

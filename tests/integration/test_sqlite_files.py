@@ -88,6 +88,29 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
     open_sqlite_store(path, read_only=True).close()
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("beside", ["-wal", ".d"])
+async def test_a_store_that_was_emptied_is_not_begun_anew(
+    path: Path, beside: str, read_only: bool
+) -> None:
+    store = open_sqlite_store(path)
+    await store.put(ArtifactKind.Output, b"x" * 2**20)
+    log = Path(f"{path}-wal").read_bytes()
+    store.close()
+    path.write_bytes(b"")
+    if beside == "-wal":
+        shutil.rmtree(f"{path}.d")
+        Path(f"{path}-wal").write_bytes(log)
+    with pytest.raises(StorageFailure) as failure:
+        open_sqlite_store(path, read_only=read_only)
+    details = {"path": str(path), "reason": "emptied"}
+    assert (failure.value.info.code, failure.value.info.details) == ("store_corrupt", details)
+    assert path.read_bytes() == b""
+    if beside == "-wal":
+        # SQLite would have deleted it.
+        assert Path(f"{path}-wal").read_bytes() == log
+
+
 async def test_a_newer_format_is_refused_and_kept(path: Path) -> None:
     await fill(path)
     change(path, f"PRAGMA user_version = {FORMAT + 1}")
