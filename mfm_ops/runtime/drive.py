@@ -24,7 +24,6 @@ from mfm_ops.machine.events import (
     RunStatus,
 )
 from mfm_ops.machine.ids import ArtifactId
-from mfm_ops.runtime.records import ORPHANED
 from mfm_ops.runtime.redact import safe_info
 from mfm_ops.runtime.walk import DriveEnv, RunParked, StateFailedForGood, Walk
 from mfm_ops.runtime.writer import CancelRequested
@@ -141,7 +140,9 @@ async def _finish(env: DriveEnv, walk: Walk, end: _End) -> RunResult:
                 # No state joins these writes, so the run itself says what is wrong with it.
                 _say(env, EVENT_CONTEXT_CONFLICT, conflict.info)
         case _End.failed:
-            walk.close_open_attempts(ORPHANED, "the driver died during this attempt")
+            # Earlier drivers' attempts: parked, or cut short, and now nobody goes on with them.
+            why = walk.stopped or error_info("state_cancelled", "the run failed in another state")
+            walk.close_open_attempts(why.code, why.message)
             if walk.stopped is not None and walk.stopped.code == "run_deadline_exceeded":
                 _say(env, EVENT_DEADLINE_EXCEEDED, walk.stopped)
     return await _complete(env, RunStatus.Failed, await walk.contexts.checkpoint())

@@ -230,7 +230,9 @@ class Walk:
             for key, request_id in self._announced_by(record):
                 if history is None or key not in history.unknown_effects:
                     self._say_unknown(record.state_id, record.attempts - 1, key, request_id)
-            self._fail(record.state_id, error_info(code, message))
+            self._fail(
+                record.state_id, self._effect_that_failed(record) or error_info(code, message)
+            )
         for running in self.running:
             for key, request_id in running.in_doubt:
                 self._say_unknown(running.state_id, running.attempt, key, request_id)
@@ -274,13 +276,20 @@ class Walk:
         Raises:
             StateFailedForGood: somebody found that its effect failed.
         """
+        failed = self._effect_that_failed(record)
+        if failed is not None:
+            self._fail(record.state_id, failed)
+            raise StateFailedForGood
+        # It was killed, was interrupted, or parked the run.
+        self._fail(record.state_id, error_info(ORPHANED, "the driver left during this attempt"))
+
+    def _effect_that_failed(self, record: StateRecord) -> ErrorInfo | None:
+        """Why an orphaned attempt failed, where somebody has said that its effect did."""
         history = self._env.history
         key = history.failed_effects.get(record.state_id) if history else None
-        if key is not None:
-            info = error_info("effect_failed", "somebody found that the effect failed", key=key)
-            self._fail(record.state_id, info)
-            raise StateFailedForGood
-        self._fail(record.state_id, error_info(ORPHANED, "the driver died during this attempt"))
+        if key is None:
+            return None
+        return error_info("effect_failed", "somebody found that the effect failed", key=key)
 
     def _announced_by(self, record: StateRecord) -> list[tuple[FactKey, ArtifactId]]:
         """The effects that an orphaned attempt announced and did not settle."""

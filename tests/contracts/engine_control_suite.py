@@ -224,7 +224,9 @@ class EngineControlSuite:
             "RunCompleted",
         ]
         assert bench.store.commits - before == 3
-        assert tail[1].event.Kernel.StateFailed.error.info.code == "attempt_orphaned"
+        closed = tail[1].event.Kernel.StateFailed.error.info
+        assert closed.code == "attempt_orphaned"
+        assert closed.message == "the driver left during this attempt"
         assert tail[2].event.Kernel.StateEntered.attempt == 1
         record = (await bench.history(run_id)).states[sid("s1")]
         assert (record.attempts, record.charged) == (2, 1)

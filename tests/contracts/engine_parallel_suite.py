@@ -29,7 +29,9 @@ from mfm_ops.machine.io import IoCall, IoProvider
 from mfm_ops.machine.plan import ExecutionPlan
 from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.transport import LiveIoEnv
+from mfm_ops.runtime.control import Requester, resolve_effect
 from mfm_ops.runtime.history import StateStatus
+from mfm_ops.runtime.records import Resolution
 from tests.support import (
     Bench,
     FunctionState,
@@ -373,6 +375,41 @@ class EngineParallelSuite:
         # Nothing runs again until somebody says what became of the effect.
         assert (await bench.resume(result.run_id)).phase is RunPhase.Running
         assert len(bench.world.calls) == 1
+
+    @pytest.mark.parametrize(
+        ("resolution", "code", "message"),
+        [
+            (Resolution.failed, "effect_failed", "somebody found that the effect failed"),
+            (Resolution.retry, "state_cancelled", "the run failed in another state"),
+        ],
+    )
+    async def test_an_attempt_that_was_parked_ends_with_its_run_and_says_truly_why(
+        self, store: Store, resolution: Resolution, code: str, message: str
+    ) -> None:
+        async def answer(call: IoCall, env: LiveIoEnv) -> Json:
+            return 1.5  # type: ignore[return-value]
+
+        async def apply(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            await io.call(ask("pay", "pay"))
+
+        async def fail_later(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            while EVENT_EFFECT_UNKNOWN not in await bench.names(run_id):
+                await checkpoint()
+            raise failure()
+
+        run_id = RunId.random()
+        bench = a_bench(store, world=ScriptedFactory(answer))
+        plan = unordered(pay=effect(apply), other=state(fail_later))
+        run_config = parallel(base=config(max_attempts=1))
+        parked = await bench.start(plan, run_config, run_id=run_id)
+        assert parked.phase is RunPhase.Running
+        asks = Requester("somebody", "", lambda: 1)
+        await resolve_effect(bench.stores, run_id, sid("pay"), resolution, asks)
+        assert (await bench.resume(run_id)).phase is RunPhase.Failed
+        closed = (await bench.history(run_id)).states[sid("pay")]
+        assert closed.status is StateStatus.failed
+        assert closed.error is not None
+        assert (closed.error.info.code, closed.error.info.message) == (code, message)
 
     # Deadlines, in either mode
 
