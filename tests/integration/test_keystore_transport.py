@@ -217,16 +217,23 @@ async def test_regular_files_that_lie_about_their_size_or_fail_are_warnings() ->
     assert found["root"] == "symlink_outside"
 
 
+def is_open_to_all(directory: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in (directory, *directory.parents))
+
+
 @pytest.fixture
 def unprivileged_dir() -> Iterator[Path]:
     """A directory for a user who is not root, as whom the test goes on; `closed` is shut to it."""
-    directory = Path(tempfile.mkdtemp())
     is_root = os.geteuid() == 0
-    if is_root:
-        os.chown(directory, 65534, 65534)
-        os.seteuid(65534)
-    (directory / "closed").mkdir(mode=0)
+    # Root's own directory for temporary files may be closed to others.
+    bases = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]
+    base = next(base for base in bases if not is_root or is_open_to_all(Path(base)))
+    directory = Path(tempfile.mkdtemp(dir=base))
     try:
+        if is_root:
+            os.chown(directory, 65534, 65534)
+            os.seteuid(65534)
+        (directory / "closed").mkdir(mode=0)
         yield directory
     finally:
         if is_root:
