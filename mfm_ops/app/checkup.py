@@ -31,6 +31,11 @@ _LIBRARIES: Final = (
 _NIX_TIMEOUT_S: Final = 10.0
 _NIX_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 _OLDEST_NIX: Final = (2, 8)
+_BUILD_USERS_HINT: Final = (
+    "Apps that are built, or that a cache has, work. To build others, install Nix for several "
+    "users, which makes the group; or set `build-users-group =` in nix.conf, and root builds; or "
+    "run mfm as another user."
+)
 
 
 def check_up(app: App) -> dict[str, Json]:
@@ -91,6 +96,7 @@ def _store(app: App) -> dict[str, Json]:
     import apsw
 
     from mfm_ops.machine.codes import hint_for
+    from mfm_ops.storage.blobs import blob_directory
     from mfm_ops.storage.sqlite import open_sqlite_store
 
     engine = f"SQLite {apsw.sqlite_lib_version()}, apsw {apsw.apsw_version()}"
@@ -104,11 +110,16 @@ def _store(app: App) -> dict[str, Json]:
         finally:
             with_warnings.close()
     except MfmFailure as failure:
+        about = failure.info.details
+        if isinstance(about, dict) and about.get("reason") == "empty":
+            details = [str(about["path"]), engine]
+            return _check("store", "ok", "empty; the first run makes it a store", details=details)
         hint = hint_for(failure.info.code)
         return _check("store", "failed", f"{failure.info.code}: {failure.info.message}", hint=hint)
     details = [str(path), engine, *warnings]
     # Not `access()` alone: SQLite writes a log beside the file.
-    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+    places = [path, path.parent, *(p for p in [blob_directory(path)] if p.exists())]
+    if not all(os.access(place, os.W_OK) for place in places):
         hint = "Runs can be looked at but not started; check the owner of file and directory."
         return _check("store", "failed", "cannot be written", details=details, hint=hint)
     return _check("store", "warning" if warnings else "ok", "can be written", details=details)
@@ -162,12 +173,43 @@ def _nix(app: App) -> dict[str, Json]:
         hint = "nix_app needs a Nix store that this user may use; `nix store ping` says why not."
         summary = f"{version}, but its store cannot be used"
         return _check("nix", "warning", summary, details=[found], hint=hint)
+    if os.geteuid() == 0 and b"daemon" not in pinged.stdout + pinged.stderr:
+        lacking = _lacking_build_users(found)
+        if lacking is not None:
+            summary = f"{version}, but as root it can build nothing: {lacking}"
+            return _check("nix", "warning", summary, details=[found], hint=_BUILD_USERS_HINT)
     return _check("nix", "ok", version, details=[found])
 
 
+def _lacking_build_users(nix: str) -> str | None:
+    """What root's Nix lacks for building; None when it lacks nothing, or does not say."""
+    import grp
+    import json
+
+    try:
+        told = _asked(nix, "--extra-experimental-features", "nix-command", "show-config", "--json")
+        # Nix's numbers are larger than canonical JSON has them.
+        config = json.loads(told.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None
+    about = config.get("build-users-group") if isinstance(config, dict) else None
+    group = about.get("value") if isinstance(about, dict) else None
+    if not isinstance(group, str) or not group:
+        return None
+    try:
+        members = grp.getgrnam(group).gr_mem
+    except KeyError:
+        return f"there is no group {group}"
+    return None if members else f"the group {group} has no members"
+
+
 def _asked(*command: str) -> subprocess.CompletedProcess[bytes]:
+    from transports.nix_commands import nix_environment
+
     return subprocess.run(
         command,
+        # What a run would give it.
+        env=nix_environment(os.environ),
         capture_output=True,
         stdin=subprocess.DEVNULL,
         timeout=_NIX_TIMEOUT_S,
@@ -180,7 +222,15 @@ def _git() -> dict[str, Json]:
     if found is None:
         hint = "Install git: without it a manifest cannot say whether your repository is dirty."
         return _check("git", "absent", "not found", hint=hint)
-    return _check("git", "ok", "found", details=[found])
+    try:
+        done = _asked(found, "--version")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return _check("git", "warning", f"cannot be run: {type(error).__name__}", details=[found])
+    version = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode != 0 or not version:
+        hint = "Without it a manifest cannot say whether your repository is dirty."
+        return _check("git", "warning", f"exit code {done.returncode}", details=[found], hint=hint)
+    return _check("git", "ok", version, details=[found])
 
 
 def _versions() -> dict[str, Json]:

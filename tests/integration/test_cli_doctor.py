@@ -1,6 +1,7 @@
 """`mfm doctor`: what works, what does not, what to do; it changes nothing."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,66 @@ def test_a_nix_that_does_not_work_is_a_warning(mfm: Mfm, tmp_path: Path) -> None
     (bin_dir / "nix").chmod(0o755)
     found = check(mfm, "nix", path=str(bin_dir))
     assert (found["grade"], found["summary"]) == ("warning", "exit code 7")
+
+
+def test_an_empty_file_is_a_store_to_come(mfm: Mfm) -> None:
+    mfm.store.write_bytes(b"")
+    found = check(mfm, "store")
+    assert (found["grade"], found["summary"]) == ("ok", "empty; the first run makes it a store")
+    assert mfm(*mfm.program("echo", "1")).code == 0
+
+
+def test_a_git_that_does_not_work_is_a_warning(mfm: Mfm, tmp_path: Path) -> None:
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "git").write_text("#!/bin/sh\nexit 7\n")
+    (bin_dir / "git").chmod(0o755)
+    found = check(mfm, "git", path=str(bin_dir))
+    assert (found["grade"], found["summary"]) == ("warning", "exit code 7")
+
+
+BUILDS = """#!/bin/sh
+case "$*" in
+  --version) echo 'nix (Nix) 2.8.0';;
+  *ping) echo 'Store URL: {store}';;
+  *show-config*) echo '{{"build-users-group":{{"value":"{group}"}},"max-free":{{"value":1e19}}}}';;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("store", "group", "lacking"),
+    [
+        ("local", "no_such_group", "there is no group no_such_group"),
+        ("local", "nogroup", "the group nogroup has no members"),
+        ("local", "", None),
+        ("daemon", "no_such_group", None),
+    ],
+)
+def test_root_is_told_when_its_nix_can_build_nothing(
+    mfm: Mfm, tmp_path: Path, store: str, group: str, lacking: str | None
+) -> None:
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "nix").write_text(BUILDS.format(store=store, group=group))
+    (bin_dir / "nix").chmod(0o755)
+    found = check(mfm, "nix", path=str(bin_dir))
+    if lacking is None or os.geteuid() != 0:
+        assert (found["grade"], found["summary"]) == ("ok", "nix (Nix) 2.8.0")
+    else:
+        summary = f"nix (Nix) 2.8.0, but as root it can build nothing: {lacking}"
+        assert (found["grade"], found["summary"]) == ("warning", summary)
+        assert "build-users-group" in found["hint"]
+
+
+def test_the_real_nix_is_judged_by_its_own_configuration(mfm: Mfm) -> None:
+    def grade(group: str) -> str:
+        environ = {"NIX_CONFIG": f"build-users-group = {group}", "NIX_REMOTE": "local"}
+        report = mfm("doctor", "--json", environ=environ).document["data"]
+        return str(next(one["grade"] for one in report["checks"] if one["name"] == "nix"))
+
+    assert grade("") == "ok"
+    assert grade("no_such_group") == ("warning" if os.geteuid() == 0 else "ok")
 
 
 def test_settings_errors_come_before_everything(mfm: Mfm, tmp_path: Path) -> None:
