@@ -27,7 +27,6 @@ _REDRAW_S: Final = 0.1
 # A rate out of less would say nothing.
 _LEAST_S: Final = 1.0
 _ERASE: Final = "\r\x1b[K"
-_MB: Final = 1_000_000
 
 
 def gauge_option() -> click.Parameter:
@@ -104,15 +103,24 @@ class Gauge:
 
     def _text(self, done: int, total: int, spent_s: float) -> str:
         in_bytes = self._what.startswith("bytes ")
-        amounts = [f"{n / _MB:.1f} MB" if in_bytes else f"{n:,}" for n in (done, total)]
-        parts = [" of ".join(amounts), f"{100 * done // total if total else 100}%"]
+        amount, whole = (_size(n) if in_bytes else f"{n:,}" for n in (done, total))
+        parts = [f"{amount} of {whole}", f"{100 * done // total if total else 100}%"]
         newly = done - self._began_with
         if spent_s >= _LEAST_S and newly > 0:
             rate = newly / spent_s
-            parts.append(f"{rate / _MB:.1f} MB/s" if in_bytes else f"{rate:,.0f}/s")
+            parts.append(f"{_size(rate)}/s" if in_bytes else f"{rate:,.0f}/s")
             if done < total:
                 parts.append(f"{_duration((total - done) / rate)} left")
         return "  ".join(parts)
+
+
+def _size(count: float) -> str:
+    """A number of bytes, as far as it matters.
+
+    >>> _size(19456), _size(40_000_000)
+    ('19.5 kB', '40.0 MB')
+    """
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _duration(seconds: float) -> str:

@@ -159,6 +159,8 @@ def config_from_options(
         pointer, reason = json_pointer(place), fault["msg"].removeprefix("Value error, ")
         if fault["type"] in _NUMBER_FAULTS and len(place) == 1:
             reason = _must_be(op.config_model, str(place[0])) or reason
+        elif fault["type"] == "missing":
+            reason = "is required"
     raise _refusal(op, str(place[0]) if place else "", pointer, reason, reserved)
 
 

@@ -133,30 +133,38 @@ def time_text(millis: int | None) -> str:
     return when.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None) -> list[str]:
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None,
+    whole: int | None = None,
+) -> list[str]:
     """Lines of aligned columns; cells are escaped here.
 
-    Where they are wider than `width` the widest columns are cut, with an ellipsis. None cuts
-    nothing.
+    Where they are wider than `width` the widest columns are cut, with an ellipsis; None cuts
+    nothing. The column `whole` is cut last: it holds what people copy.
     """
     cells = [list(headers), *([escape(cell) for cell in row] for row in rows)]
     widths = [max(columns(row[i]) for row in cells) for i in range(len(headers))]
     if width is not None:
-        widths = _fit(widths, width - 2 * (len(widths) - 1))
+        widths = _fit(widths, width - 2 * (len(widths) - 1), whole)
     return [
         "  ".join(fitted(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
 
 
-def _fit(widths: list[int], room: int) -> list[int]:
+def _fit(widths: list[int], room: int, whole: int | None) -> list[int]:
     """Column widths whose sum is at most `room`: wide ones give first, none goes below 4."""
     fitted = list(widths)
-    while sum(fitted) > room:
-        widest = max(range(len(fitted)), key=fitted.__getitem__)
-        if fitted[widest] <= 4:
-            break
-        fitted[widest] -= 1
+    others = [column for column in range(len(fitted)) if column != whole]
+    for giving in (others, range(len(fitted))):
+        while giving and sum(fitted) > room:
+            widest = max(giving, key=fitted.__getitem__)
+            if fitted[widest] <= 4:
+                break
+            fitted[widest] -= 1
     return fitted
 
 

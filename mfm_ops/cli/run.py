@@ -40,6 +40,8 @@ run_group = MfmGroup(
 )
 _SHOWN_BY_DEFAULT = 20
 _MOST_SHOWN = 2**31 - 1
+_WIDE = 96
+_PREFIX = len("12345678-1234")
 
 
 @command(
@@ -56,9 +58,12 @@ _MOST_SHOWN = 2**31 - 1
 def list_runs(session: Session, limit: int) -> None:
     """List runs, the newest first."""
     runs = session.app.run_list(limit or None)
+    width = screen_width(sys.stdout)
+    # Whole ids leave no room for the rest; a prefix can be copied, and names a run in any command.
+    length = None if width is None or width >= _WIDE else _PREFIX
     rows = [
         [
-            run["run_id"],
+            run["run_id"][:length],
             run["op_id"] or "?",
             time_text(run["started_ts_millis"]),
             str(run["head_seq"]),
@@ -69,7 +74,7 @@ def list_runs(session: Session, limit: int) -> None:
     if not rows and not session.as_json:
         session.note(f"no runs in {session.settings.store_path}")
     headers = ["RUN", "OP", "STARTED (UTC)", "EVENTS", "PHASE"]
-    lines = table(headers, rows, width=screen_width(sys.stdout)) if rows else []
+    lines = table(headers, rows, width=width, whole=0) if rows else []
     session.show(list(runs), "\n".join(lines))
     if any(run["activity"] == "interrupted" for run in runs) and not session.as_json:
         session.note("hint: what is interrupted goes on with: mfm run resume RUN")

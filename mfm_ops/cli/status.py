@@ -88,7 +88,7 @@ def _child_lines(report: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     headers = ["CHILD RUN", "OP", "PHASE", "SPAWNED BY"]
-    lines = ["", *table(headers, rows, width=screen_width(sys.stdout))]
+    lines = ["", *table(headers, rows, width=screen_width(sys.stdout), whole=0)]
     return lines + [
         f"hint: {run_id} waits for somebody; look: mfm run status {run_id}"
         for run_id in report["parked_children"]

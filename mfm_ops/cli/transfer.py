@@ -63,7 +63,7 @@ def _finding_lines(report: dict[str, Any]) -> list[str]:
     columns = ("code", "run_id", "seq", "artifact_id", "reason")
     rows = [[_cell(finding.get(name)) for name in columns] for finding in report["findings"]]
     headers = ["CODE", "RUN", "SEQ", "ARTIFACT", "REASON"]
-    lines = table(headers, rows, width=screen_width(sys.stdout))
+    lines = table(headers, rows, width=screen_width(sys.stdout), whole=1)
     rest = report["found"] - len(rows)
     return [*lines, f"and {rest} more"] if rest else lines
 
@@ -125,7 +125,8 @@ def _import(session: Session, file: str, progress: bool | None) -> None:
         [run["run_id"], run["outcome"], str(run["events"]), str(run["new_events"])]
         for run in done["runs"]
     ]
-    lines = table(["RUN", "OUTCOME", "EVENTS", "NEW"], rows, width=screen_width(sys.stdout))
+    headers = ["RUN", "OUTCOME", "EVENTS", "NEW"]
+    lines = table(headers, rows, width=screen_width(sys.stdout), whole=0)
     lines.append(f"{done['new_artifacts']} of {done['artifacts']} artifacts are new")
     session.show(done, "\n".join(lines))
 

@@ -14,7 +14,7 @@ import pytest
 from mfm_ops.machine.events import DomainEvent, Event, EventEnvelope
 from mfm_ops.machine.ids import RunId
 from mfm_ops.storage.sqlite import open_sqlite_store
-from tests.integration.mfm_process import Mfm, entered, processes_with, wait_for
+from tests.integration.mfm_process import Mfm, entered, on_terminal, processes_with, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +90,16 @@ def test_runs_are_listed_newest_first(mfm: Mfm, finished: dict[str, Any]) -> Non
     assert [run["run_id"] for run in runs] == [newer, finished["run_id"]]
     assert [run["run_id"] for run in mfm("run", "list", "--limit", "1", "--json").data] == [newer]
     assert mfm("run", "list").out.splitlines()[1].startswith(newer)
+
+
+def test_a_listed_id_names_its_run_on_every_terminal(mfm: Mfm, finished: dict[str, Any]) -> None:
+    for columns, length in ((80, 13), (100, 36)):
+        line = on_terminal(mfm, "run", "list", columns=columns).splitlines()[1]
+        assert len(line) <= columns
+        assert line.endswith("  Completed")
+        shown = line.split()[0]
+        assert shown == finished["run_id"][:length]
+        assert mfm("run", "status", shown, "--json").data["run_id"] == finished["run_id"]
 
 
 def test_events_are_one_document_and_one_line_each(mfm: Mfm, finished: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def test_a_number_out_of_range_is_refused_with_the_range(
 @pytest.mark.parametrize(
     ("arguments", "pointer", "reason"),
     [
-        ((), "/name", "--name: "),
+        ((), "/name", "--name: is required"),
         (("--count", "x"), "/count", "--count: "),
         (("--count", "0"), "/count", "--count: "),
         (("--count", "1.5"), "/count", "--count: "),

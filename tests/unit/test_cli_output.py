@@ -5,6 +5,7 @@ import json
 import unicodedata
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,3 +88,14 @@ def test_a_narrow_stream_gets_escapes_instead_of_an_error() -> None:
     write("größe", stream)
     stream.flush()
     assert raw.getvalue() == b"gr\\xf6\\xdfe\n"
+
+
+@pytest.mark.parametrize(("width", "first"), [(60, "a" * 36), (20, "a" * 13 + "…"), (4, "aaa…")])
+def test_the_column_that_people_copy_is_cut_last(width: int, first: str) -> None:
+    rows = [["a" * 36, "b" * 60]]
+    line = table(["ID", "TEXT"], rows, width=width, whole=0)[1]
+    assert line.split()[0] == first
+
+
+def test_a_table_of_one_column_is_cut_all_the_same() -> None:
+    assert table(["ID"], [["a" * 9]], width=5, whole=0)[1] == "aaaa…"
