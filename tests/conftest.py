@@ -142,8 +142,8 @@ def no_process_is_left(isolated_environment: None) -> Iterator[None]:
             process = psutil.Process(pid)
             if process.status() != psutil.STATUS_ZOMBIE:
                 processes.append(process)
-    # One that is already on its way out is not left behind.
-    _, alive = psutil.wait_procs(processes, timeout=2)
+    # One that is already on its way out is not left behind, however slow the machine.
+    _, alive = psutil.wait_procs(processes, timeout=10)
     names = []
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):

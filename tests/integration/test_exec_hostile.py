@@ -301,11 +301,27 @@ async def test_an_odd_launcher_runs_nothing_and_holds_nobody(
 async def test_a_bubblewrap_that_does_not_answer_holds_nobody(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = programs.bin.parent / "path"
+    path, answer = programs.bin.parent / "path", programs.bin.parent / "answer"
     path.mkdir()
-    programs.script("bwrap", "exec sleep 2", directory=path)
+    os.mkfifo(answer)
+    programs.script("bwrap", f"read -r _ <{answer}; exit 1", directory=path)
     monkeypatch.setenv("PATH", str(path))
+    began, ended, look = threading.Event(), threading.Event(), ProgramRunner._look_around
+
+    def look_and_tell(runner: ProgramRunner) -> Any:
+        began.set()
+        try:
+            return look(runner)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(ProgramRunner, "_look_around", look_and_tell)
     assert code(await programs.failure("/one", timeout_ms=100)) == "exec_timeout"
+    # The thread that asks was left alone: it ends here, not among the next test's descriptors.
+    with answer.open("r+b", buffering=0) as pipe:
+        pipe.write(b"\n")
+        while began.is_set() and not ended.is_set():
+            await anyio.sleep(0.005)
 
 
 @contextlib.contextmanager
