@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EEXIST, EISDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 from mfm_ops.app.reports import resolve_run
 from mfm_ops.app.rules import FoldRules
 from mfm_ops.app.whole_file import whole_file
+from mfm_ops.machine.errors import StorageFailure
 
 if TYPE_CHECKING:
     from mfm_ops.app import App
@@ -55,7 +56,11 @@ def verify(app: App, reference: str | None, tell: Progress | None) -> dict[str, 
                 return _verified(app, found)
             run = audit.find_run(run_id)
             assert run is not None, "a run that was resolved is there, since nothing goes away"
-            found = await verify_run(audit, run, FoldRules, progress)
+            head = 0
+            with suppress(StorageFailure):
+                # A damaged one is what verifying tells of.
+                head = await store.head_seq(run_id)
+            found = await verify_run(audit, run, FoldRules, progress, expected=head)
             return {"run_id": str(run_id), **_verified(app, found)}
 
     with app.store_to_read() as store:

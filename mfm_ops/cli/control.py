@@ -83,8 +83,10 @@ def _resolve(
 ) -> int:
     from mfm_ops.app.controls import resolve_state
 
-    if (result is not None) != (resolution == "completed"):
-        raise usage("--result says what a completed effect answered: give it with --as completed.")
+    if resolution == "completed" and result is None:
+        raise usage("--as completed needs --result: what the effect answered, as JSON.")
+    if resolution != "completed" and result is not None:
+        raise usage("--result is what a completed effect answered: it needs --as completed.")
     value: Json = None if result is None else read_json("--result", result)
     history = resolve_state(
         session.app, run, state, resolution=resolution, result=value, key=key, why=why

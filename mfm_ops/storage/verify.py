@@ -52,11 +52,19 @@ async def _everything(
 
 
 async def verify_run(
-    audit: StoreAudit, run: StoredRun, rules_for: RulesFor, progress: Progress = silent
+    audit: StoreAudit,
+    run: StoredRun,
+    rules_for: RulesFor,
+    progress: Progress = silent,
+    *,
+    expected: int = 0,
 ) -> Verified:
-    """Verify one run's events, and the artifacts that they name."""
+    """Verify one run's events, and the artifacts that they name.
+
+    `expected` is how many events there should be, for `progress` alone.
+    """
     report = Verified()
-    await _Verifier(audit, rules_for, report, progress, alone=True).one(run)
+    await _Verifier(audit, rules_for, report, progress, alone=True).one(run, expected)
     return report
 
 
@@ -102,9 +110,8 @@ class _Verifier:
             self._report.add(Finding("store_corrupt", reason="rows_out_of_reach"))
         self._report.strays = self._audit.strays(self._known)
 
-    async def one(self, run: StoredRun) -> None:
-        _, events, _ = self._audit.counts()
-        await self._run(run, events)
+    async def one(self, run: StoredRun, expected: int) -> None:
+        await self._run(run, expected)
 
     # Artifacts
 

@@ -56,6 +56,14 @@ def test_progress_goes_to_standard_error(mfm: Mfm, finished: dict[str, Any]) -> 
     assert result.err.splitlines() == [".. artifacts 6/6", ".. events 6/6"]
 
 
+def test_the_progress_of_one_run_is_that_of_its_own_events(
+    mfm: Mfm, finished: dict[str, Any]
+) -> None:
+    mfm(*mfm.program("echo", "2"))
+    result = mfm("store", "verify", "--run", "last", "--progress")
+    assert result.err.splitlines() == [".. events 6/6"]
+
+
 def test_exporting_importing_and_replaying_say_how_far_they_are_when_asked(
     mfm: Mfm, finished: dict[str, Any]
 ) -> None:
