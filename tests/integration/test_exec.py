@@ -17,6 +17,7 @@ import pytest
 from mfm_ops.machine.codes import CATALOGUE
 from mfm_ops.machine.errors import TransportFailure
 from mfm_ops.machine.meta import SideEffectKind
+from mfm_ops.machine.transport import TransportReply
 from tests.integration.programs import Programs
 from transports.exec import ExecFactory, parse_request
 from transports.policy import ExecPolicy
@@ -26,6 +27,7 @@ from transports.runner import ProgramCall, ProgramRunner
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
+EFFECT = SideEffectKind.ApplySideEffect
 
 
 @pytest.fixture
@@ -60,6 +62,33 @@ async def test_a_large_input_and_output_pass_through(
     program = programs.script("echo", "cat")
     reply = await programs.run(program, policy=policy, stdin_json=value)
     assert reply.response == value
+
+
+async def test_an_answer_is_foretold_and_comes_true(programs: Programs, policy: ExecPolicy) -> None:
+    program = programs.script("one", "echo '[1]'")
+    told: list[TransportReply] = []
+    runner = ProgramRunner(policy, "policy")
+    reply = await runner.run(ProgramCall(program), side_effects=EFFECT, foretell=told.append)
+    assert reply.response is told[-1].response
+    assert all(reply.meta[name] is remark for name, remark in told[-1].meta.items())
+    assert set(reply.meta) - set(told[-1].meta) == {"duration_ms", "peak_memory_bytes"}
+
+
+async def test_what_a_program_prints_after_a_whole_value_counts(
+    programs: Programs, policy: ExecPolicy
+) -> None:
+    program = programs.script("more", "printf 1; sleep 0.1; printf 2")
+    assert (await programs.run(program, policy=policy)).response == 12
+    program = programs.script("worse", "echo 1; sleep 0.1; echo 2")
+    failure = await programs.failure(program, policy=policy)
+    assert code(failure) == "exec_stdout_invalid_json"
+
+
+async def test_a_program_that_answers_and_then_fails_has_failed(
+    programs: Programs, policy: ExecPolicy
+) -> None:
+    program = programs.script("fails", "echo 1; sleep 0.1; exit 3")
+    assert code(await programs.failure(program, policy=policy)) == "exec_failed"
 
 
 async def test_meta_says_what_ran_and_under_what(programs: Programs) -> None:
