@@ -7,6 +7,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,6 +165,11 @@ async def wait_for(mfm: Mfm, seen: Callable[[list[dict[str, Any]]], bool]) -> Ru
 
 def entered(events: list[dict[str, Any]]) -> bool:
     return any("StateEntered" in event.get("Kernel", {}) for event in events)
+
+
+def a_long_time() -> str:
+    """Seconds to sleep, in figures that no other process of this host has as an argument."""
+    return f"4000.{uuid.uuid4().int % 10**9:09}"
 
 
 def processes_with(marker: str) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.ids import RunId
 from mfm_ops.storage.sqlite import open_sqlite_store
-from tests.integration.mfm_process import Mfm, busybox, processes_with
+from tests.integration.mfm_process import Mfm, a_long_time, busybox, processes_with
 
 pytestmark = pytest.mark.anyio
 
@@ -130,7 +130,7 @@ def test_a_run_moves_to_another_store_with_its_children(mfm: Mfm) -> None:
 
 
 async def test_cancelling_a_run_cancels_its_children_and_kills_their_programs(mfm: Mfm) -> None:
-    markers = ["4101.25", "4102.25"]
+    markers = [a_long_time(), a_long_time()]
     with mfm.started(*run_each(*(f"sleep {marker}" for marker in markers))) as process:
         await wait_for(mfm, at_work(2))
         assert mfm("run", "cancel", "last").code == 0
@@ -151,7 +151,7 @@ async def test_a_cancelled_child_fails_the_state_that_waits_for_it(mfm: Mfm) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 async def test_an_interrupted_run_goes_on_with_its_children(mfm: Mfm, number: int) -> None:
-    marker = f"43{int(number):02}.25"
+    marker = a_long_time()
     with mfm.started(*run_each("echo 1", f"sleep {marker}")) as process:
         await wait_for(
             mfm,

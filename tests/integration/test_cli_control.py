@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mfm_process import Mfm, entered, processes_with, wait_for
+from tests.integration.mfm_process import Mfm, a_long_time, entered, processes_with, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,7 @@ def mfm(tmp_path: Path) -> Mfm:
 
 
 async def test_a_run_is_cancelled_from_another_process_and_its_programs_are_dead(mfm: Mfm) -> None:
-    marker = "4000.25"
+    marker = a_long_time()
     with mfm.started(*mfm.program("sleep", marker), "--json") as process:
         run_id = await wait_for(mfm, entered)
         done = mfm("run", "cancel", run_id, "--why", "not needed", "--json")
@@ -47,7 +47,7 @@ async def test_a_killed_run_is_cancelled_without_its_driver(mfm: Mfm) -> None:
 async def test_a_stopped_driver_is_cancelled_by_force_and_does_no_harm_when_it_wakes_up(
     mfm: Mfm,
 ) -> None:
-    marker = "4200.25"
+    marker = a_long_time()
     with mfm.started(*mfm.program("sleep", marker)) as process:
         run_id = await wait_for(mfm, entered)
         process.send_signal(signal.SIGSTOP)
@@ -176,7 +176,7 @@ def test_run_options_for_parallel_runs_stand_in_the_manifest(mfm: Mfm) -> None:
 
 
 def test_a_deadline_ends_programs(mfm: Mfm) -> None:
-    marker = "4400.25"
+    marker = a_long_time()
     late = mfm(*mfm.program("sleep", marker), "--deadline-ms", "300", "--json")
     assert (late.code, late.error["code"]) == (1, "run_deadline_exceeded")
     late = mfm(*mfm.program("sleep", marker), "--state-deadline-ms", "300", "--max-attempts", "2",

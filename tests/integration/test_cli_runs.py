@@ -14,7 +14,14 @@ import pytest
 from mfm_ops.machine.events import DomainEvent, Event, EventEnvelope
 from mfm_ops.machine.ids import RunId
 from mfm_ops.storage.sqlite import open_sqlite_store
-from tests.integration.mfm_process import Mfm, entered, on_terminal, processes_with, wait_for
+from tests.integration.mfm_process import (
+    Mfm,
+    a_long_time,
+    entered,
+    on_terminal,
+    processes_with,
+    wait_for,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -285,7 +292,7 @@ def test_terminal_commands_in_data_are_written_out(mfm: Mfm) -> None:
 async def test_a_signal_kills_programs_and_leaves_a_run_that_resumes(
     mfm: Mfm, number: int, code: int
 ) -> None:
-    marker = f"{3000 + number}.25"
+    marker = a_long_time()
     with mfm.started(*mfm.program("sleep", marker)) as process:
         run_id = await wait_for(mfm, entered)
         process.send_signal(number)
@@ -306,7 +313,7 @@ async def test_a_signal_kills_programs_and_leaves_a_run_that_resumes(
 
 
 async def test_a_second_signal_changes_nothing(mfm: Mfm) -> None:
-    marker = "3100.25"
+    marker = a_long_time()
     with mfm.started(*mfm.program("sleep", marker)) as process:
         run_id = await wait_for(mfm, entered)
         process.send_signal(signal.SIGINT)
