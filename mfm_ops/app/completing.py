@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mfm_ops.app.listing import standing
+from mfm_ops.app.listing import ENDED, standing
 from mfm_ops.app.reports import read_history, resolve_run
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ __all__ = ["artifacts", "runs", "states", "states_in_doubt"]
 
 MAX_RUNS: Final = 50
 MAX_ARTIFACTS: Final = 50
-# Whoever waits at a prompt does not wait for a longer run to be read.
+# Whoever waits at a prompt does not wait for longer runs to be read.
 MAX_EVENTS: Final = 2_000
+MAX_EVENTS_OF_EACH: Final = 200
 
 
 async def runs(store: AnyStore, prefix: str) -> Offers:
@@ -38,7 +39,8 @@ async def runs(store: AnyStore, prefix: str) -> Offers:
 
 async def _about(store: AnyStore, run: RunListing) -> str:
     parts = [str(run.op_id or "?")]
-    if run.head_seq <= MAX_EVENTS:
+    # How a run ended costs one read; whether one goes on, all of its events.
+    if run.last_event == ENDED or run.head_seq <= MAX_EVENTS_OF_EACH:
         stands = await standing(store, run)
         parts.append(stands["activity"] or stands["phase"] or run.last_event)
     return " ".join(parts).lower()

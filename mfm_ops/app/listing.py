@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from mfm_ops.app.reports import AnyStore
     from mfm_ops.machine.stores import RunListing
 
-__all__ = ["run_list", "standing"]
+__all__ = ["ENDED", "run_list", "standing"]
 
-_ENDED = "RunCompleted"
+ENDED = "RunCompleted"
 
 
 async def run_list(store: AnyStore, limit: int | None) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ async def run_list(store: AnyStore, limit: int | None) -> list[dict[str, Any]]:
 async def standing(store: AnyStore, run: RunListing) -> dict[str, str | None]:
     """`phase`, and `activity` of a run that is not over; both None for one that is damaged."""
     try:
-        if run.last_event == _ENDED:
+        if run.last_event == ENDED:
             # The last event says it; the rest need not be read.
             (last,) = await store.read_range(run.run_id, run.head_seq, run.head_seq)
             ended = last.event.Kernel.value
