@@ -1,39 +1,39 @@
 """The engine: starts and resumes runs (the contract, section 5).
 
-It validates, marks the driver, and turns what can go wrong outside of states into the contract's
-errors. Driving the states themselves is left to `drive`, one attempt to `attempt`.
+It marks who drives and puts together what a driver needs. What is refused before anything is stored
+is left to `refusals`, driving the states to `drive`, one attempt to `attempt`.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.canonical import Json, artifact_id_for_bytes, canonical_json_bytes
-from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import BuildProvenance, IoMode, RunConfig, RunManifest
 from mfm_ops.machine.engine import RunResult, StartRun, Stores
-from mfm_ops.machine.errors import (
-    ContextFailure,
-    RunError,
-    RunFailure,
-    StorageFailure,
-)
+from mfm_ops.machine.errors import RunError, RunFailure
 from mfm_ops.machine.events import EVENT_DRIVER, DomainEvent, EventEnvelope, KernelEvent, RunStarted
-from mfm_ops.machine.ids import ArtifactId, RunId
-from mfm_ops.machine.plan import ExecutionPlan, GraphValidator, PlanInvalid, plan_digest
+from mfm_ops.machine.ids import ArtifactId, RunId, StateId
+from mfm_ops.machine.plan import ExecutionPlan, plan_digest
 from mfm_ops.runtime.child_door import ChildDoor, WithChildren
-from mfm_ops.runtime.context import Snapshot
+from mfm_ops.runtime.context import Delta, Snapshot
 from mfm_ops.runtime.drive import drive
-from mfm_ops.runtime.driver import is_alive, this_process
+from mfm_ops.runtime.driver import this_process
 from mfm_ops.runtime.facts import FactIndex
 from mfm_ops.runtime.follow import follow
-from mfm_ops.runtime.fork import load_overrides
 from mfm_ops.runtime.history import Folding, RunHistory
 from mfm_ops.runtime.live_io import RunIo
 from mfm_ops.runtime.manifests import load_manifest
-from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets, scanned_canonical_bytes
+from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
+from mfm_ops.runtime.refusals import (
+    as_run_failures,
+    busy,
+    refuse_busy,
+    run_failure,
+    validate_plan,
+    validate_start,
+)
 from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.runtime.sources import Sources
 from mfm_ops.runtime.walk import DriveEnv
@@ -87,18 +87,18 @@ class Engine:
 
     async def start(self, stores: Stores, run: StartRun) -> RunResult:
         """See `ExecutionEngine.start`."""
-        with _as_run_failures():
+        with as_run_failures():
             return await self._start(stores, run)
 
     async def resume(self, stores: Stores, run_id: RunId, *, take_over: bool = False) -> RunResult:
         """See `ExecutionEngine.resume`; `take_over` goes past a driver that still lives."""
-        with _as_run_failures():
+        with as_run_failures():
             return await self._resume(stores, run_id, take_over=take_over)
 
     async def _start(
         self, stores: Stores, run: StartRun, lineage: "Lineage | None" = None
     ) -> RunResult:
-        manifest = self._validate(run)
+        manifest = validate_start(run, self._policy)
         run_id = run.run_id or RunId.random()
         if await stores.events.head_seq(run_id):
             return await self._start_again(stores, run, run_id)
@@ -145,15 +145,15 @@ class Engine:
         if history.status is not None:
             return history.result
         take_over = take_over or (lineage is not None and lineage.supersedes(history.driver))
-        _refuse_busy(history, take_over)
+        refuse_busy(history, take_over)
         persister = Persister(stores.artifacts)
         manifest = await load_manifest(persister, history.manifest_id)
         plan = self._build_plan(manifest)
-        _validate_plan(plan)
+        validate_plan(plan)
         digest = plan_digest(plan)
         recorded = history.drivers[0].get("plan_digest") if history.drivers else None
         if recorded is not None and recorded != digest:
-            raise _run_failure(
+            raise run_failure(
                 "plan_changed", "the op expands to another plan now", run_id=run_id, field="plan"
             )
         initial = Snapshot.of_bytes(await persister.load_bytes(history.initial_snapshot_id))
@@ -180,7 +180,7 @@ class Engine:
             history = await follow(stores.events, folding)
             if history.status is not None:
                 return history.result
-            _refuse_busy(history, take_over, but=env.driver.driver_id)
+            refuse_busy(history, take_over, but=env.driver.driver_id)
         return await drive(env)
 
     def _warn_of_another_build(self, history: RunHistory) -> None:
@@ -194,7 +194,7 @@ class Engine:
         event = first[0].event
         started = event.Kernel.RunStarted if event.variant == "Kernel" else None
         if started is None or started.manifest_id != run.manifest_id:
-            raise _run_failure("run_exists", "a run with this id exists already", run_id=run_id)
+            raise run_failure("run_exists", "a run with this id exists already", run_id=run_id)
         return await self.resume(stores, run_id)
 
     async def _env(
@@ -240,7 +240,7 @@ class Engine:
             io=io,
             registry=self._registry,
             driver=this_process(),
-            overrides=await load_overrides(persister, history.forked_from) if history else {},
+            overrides=await _overrides(persister, history),
             replay_source=source,
             lineage=lineage,
         )
@@ -273,78 +273,16 @@ class Engine:
             if failure.info.code != "run_fenced":
                 raise
             winner = failure.info.details if isinstance(failure.info.details, dict) else {}
-            raise _busy(env.run_id, winner) from None
+            raise busy(env.run_id, winner) from None
         except CancelRequested:
             # The walk meets the same request before its first state.
             pass
 
-    def _validate(self, run: StartRun) -> bytes:
-        """All that a start checks before anything is stored; the manifest's bytes."""
-        _validate_plan(run.plan)
-        try:
-            if self._policy is not None:
-                refuse_secrets(self._policy)
-            manifest = scanned_canonical_bytes(
-                run.manifest.model_dump(mode="json"), "manifest_mismatch"
-            )
-        except Refused as refused:
-            raise RunFailure(RunError(Other=refused.info)) from None
-        for field, same in (
-            ("manifest_id", artifact_id_for_bytes(manifest) == run.manifest_id),
-            ("op_id", run.manifest.op_id == run.plan.op_id),
-            ("run_config", run.manifest.run_config == run.run_config),
-        ):
-            if not same:
-                raise _run_failure(
-                    "manifest_mismatch", "manifest, plan and run config disagree", field=field
-                )
-        config = run.run_config
-        if config.context_checkpointing.variant != "AfterEveryState":
-            raise _run_failure(
-                "config_unsupported", "not supported yet", field="context_checkpointing"
-            )
-        if config.io_mode is IoMode.Replay and config.replay_of is None:
-            raise _run_failure(
-                "config_unsupported",
-                "a replay names the run whose facts it reads",
-                field="replay_of",
-            )
-        return manifest
 
+async def _overrides(persister: Persister, history: RunHistory | None) -> Mapping[StateId, Delta]:
+    if history is None or history.forked_from is None:
+        return {}
+    # Here and not above: few runs are forks, and the others start sooner without.
+    from mfm_ops.runtime.fork import load_overrides
 
-def _validate_plan(plan: ExecutionPlan) -> None:
-    try:
-        GraphValidator().validate(plan)
-    except PlanInvalid as invalid:
-        body = invalid.error.value
-        found = body.model_dump(mode="json") if body is not None else {}
-        info = error_info(
-            "invalid_plan", "the plan cannot be executed", reason=invalid.error.variant, **found
-        )
-        raise RunFailure(RunError(InvalidPlan=info)) from None
-
-
-@contextmanager
-def _as_run_failures() -> Iterator[None]:
-    """What stores and contexts raise, as the engine's own failure with the same record."""
-    try:
-        yield
-    except StorageFailure as failure:
-        raise RunFailure(RunError(Storage=failure.error)) from failure
-    except ContextFailure as failure:
-        raise RunFailure(RunError(Context=failure.error)) from failure
-
-
-def _refuse_busy(history: RunHistory, take_over: bool, but: str = "") -> None:
-    driver = history.driver
-    if driver and not take_over and driver.get("driver_id") != but and is_alive(driver):
-        raise _busy(history.run_id, driver)
-
-
-def _busy(run_id: RunId, driver: dict[str, Json]) -> RunFailure:
-    who = {key: driver[key] for key in ("driver_id", "pid", "host") if key in driver}
-    return _run_failure("run_busy", "another process drives this run", run_id=run_id, **who)
-
-
-def _run_failure(code: str, message: str, **details: Json) -> RunFailure:
-    return RunFailure(RunError(Other=error_info(code, message, **details)))
+    return await load_overrides(persister, history.forked_from)
