@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EEXIST, EISDIR
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from mfm_ops.app.reports import resolve_run
 from mfm_ops.app.rules import FoldRules
+from mfm_ops.app.spool import STANDARD_STREAM, seekable
 from mfm_ops.app.whole_file import whole_file
 from mfm_ops.machine.errors import StorageFailure
 
@@ -34,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export_file", "import_file", "verify"]
 
-STANDARD_STREAM: Final = "-"
+# How often an import looks again where somebody else stores the same runs at the same moment.
+_LOOKS: Final = 5
 
 
 def verify(app: App, reference: str | None, tell: Progress | None) -> dict[str, Json]:
@@ -129,12 +128,19 @@ def import_file(app: App, source: str, tell: Progress | None = None) -> dict[str
         OSError: the file cannot be read.
         StorageFailure: as `transfer.import_bundle`.
     """
+    from mfm_ops.storage.bundle import HEADER
     from mfm_ops.storage.progress import silent
     from mfm_ops.storage.transfer import import_bundle
 
     # Before the store is opened: a file that is not there makes no store.
-    with _seekable(source) as file, app.store() as store:
-        done = asyncio.run(import_bundle(store, file, FoldRules, tell or silent))
+    with seekable(source, HEADER.encode() + b"\0") as file, app.store() as store:
+        for looks_left in reversed(range(_LOOKS)):
+            try:
+                done = asyncio.run(import_bundle(store, file, FoldRules, tell or silent))
+                break
+            except StorageFailure as failure:
+                if failure.info.code != "concurrency" or not looks_left:
+                    raise
     return {
         "run_id": str(done.run_id),
         "runs": [_imported(run) for run in done.runs],
@@ -174,22 +180,3 @@ def _written(target: str, *, force: bool) -> Iterator[BinaryIO]:
         raise FileExistsError(EEXIST, os.strerror(EEXIST), target)
     with whole_file(path, force=force) as file:
         yield file
-
-
-@contextmanager
-def _seekable(source: str) -> Iterator[BinaryIO]:
-    """The bytes of `source` as a file that can be read twice."""
-    if source == STANDARD_STREAM:
-        with tempfile.TemporaryFile() as spool:
-            shutil.copyfileobj(sys.stdin.buffer, spool)
-            spool.seek(0)
-            yield cast(BinaryIO, spool)
-        return
-    with Path(source).open("rb") as file:
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            yield file
-            return
-        with tempfile.TemporaryFile() as spool:
-            shutil.copyfileobj(file, spool)
-            spool.seek(0)
-            yield cast(BinaryIO, spool)
