@@ -39,7 +39,7 @@ class ChildSpec:
 
     `deadline` is in the event loop's time. Before anything runs, `rlimits` (resource, soft, hard)
     are set on the tree's init and `attach` is called with its process id; both must succeed.
-    Without `watch` the tree is not sampled. The sinks get each chunk as it comes.
+    Without `watch` the tree is not sampled. `stderr_sink` gets each chunk as it comes.
     """
 
     command: Callable[[int, int], Command]
@@ -50,7 +50,6 @@ class ChildSpec:
     rlimits: tuple[tuple[int, int, int], ...] = ()
     watch: WatchLimits | None = None
     attach: Callable[[int], None] | None = None
-    stdout_sink: Callable[[bytes], None] | None = None
     stderr_sink: Callable[[bytes], None] | None = None
 
 

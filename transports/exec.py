@@ -12,7 +12,7 @@ from mfm_ops.machine.canonical import CanonicalError, Json, json_pointer
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import TransportFailure
 from mfm_ops.machine.io import IoCall
-from mfm_ops.machine.transport import ForetellingTransport, LiveIoEnv, TransportReply
+from mfm_ops.machine.transport import LiveIoEnv, TransportReply
 from transports.outcome import masked_pointer
 from transports.policy import ExecPolicy
 from transports.runner import IDEMPOTENCY_VARIABLE, ProgramCall, ProgramRunner
@@ -104,7 +104,7 @@ def _invalid(pointer: str, reason: str) -> TransportFailure:
     )
 
 
-class ExecTransport(ForetellingTransport):
+class ExecTransport:
     """Runs the programs that one attempt of a state asks for."""
 
     def __init__(self, runner: ProgramRunner, env: LiveIoEnv) -> None:
@@ -117,12 +117,6 @@ class ExecTransport(ForetellingTransport):
         Raises:
             TransportFailure: an `exec_*` code; see the catalogue of errors.
         """
-        return await self.call_foretelling(call, None)
-
-    async def call_foretelling(
-        self, call: IoCall, foretell: Callable[[TransportReply], None] | None
-    ) -> TransportReply:
-        """As `call`; the program's output is foretold while the program still ends."""
         request = parse_request(call.request)
         program = ProgramCall(
             program_path=request.program_path,
@@ -137,7 +131,6 @@ class ExecTransport(ForetellingTransport):
                 program,
                 side_effects=self._env.side_effects,
                 idempotency_key=self._env.idempotency_key,
-                foretell=foretell,
             )
         except CanonicalError as exc:
             raise _invalid(f"/stdin_json{exc.pointer}", exc.code) from None

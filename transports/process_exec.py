@@ -121,7 +121,7 @@ class _Run:
         spec = self._spec
         for fd in not_ours:
             self._fds.close(fd)
-        self._stdout = BoundedReader(stdout, spec.max_stdout_bytes, spec.stdout_sink)
+        self._stdout = BoundedReader(stdout, spec.max_stdout_bytes)
         self._stderr = BoundedReader(stderr, spec.max_stderr_bytes, spec.stderr_sink)
         self._launcher = self._fds.keep(os.pidfd_open(self._popen.pid))
         self._fds.listen(self._launcher, self._on_launcher_gone)

@@ -17,7 +17,6 @@ from anyio import to_thread
 from mfm_ops.machine.canonical import Json, canonical_json_bytes
 from mfm_ops.machine.meta import SideEffectKind
 from mfm_ops.machine.transport import TransportReply
-from transports.answer import Answer
 from transports.bubblewrap import Bubblewrap, find_bubblewrap
 from transports.cgroup import CallGroup, Domain, find_domain
 from transports.child import MAX_STREAM_BYTES, ChildResult, ChildSpec
@@ -34,6 +33,7 @@ from transports.outcome import (
     failure,
     limit_mechanisms,
     not_started,
+    parse_response,
     refused_by_system,
     require_success,
     sandbox_unavailable,
@@ -105,12 +105,10 @@ class ProgramRunner:
         side_effects: SideEffectKind,
         idempotency_key: str | None = None,
         transport: str = "exec",
-        foretell: Callable[[TransportReply], None] | None = None,
     ) -> TransportReply:
         """Run the program; its standard output is the response.
 
         Cancelled or failed, it leaves no process behind. `meta` says what ran, and under what.
-        `foretell` is as a `ForetellingTransport` is given it.
 
         Raises:
             TransportFailure: one of the `exec_*` codes, `exec_request_invalid` excepted.
@@ -142,13 +140,7 @@ class ProgramRunner:
             for _ in range(_PIN_TRIES):
                 with pin_program(call.program_path, self.policy) as program:
                     reply = await self._run_pinned(
-                        call,
-                        program,
-                        stdin,
-                        env=env,
-                        deadline=deadline,
-                        transport=transport,
-                        foretell=foretell,
+                        call, program, stdin, env=env, deadline=deadline, transport=transport
                     )
                 if reply is not None:
                     return reply
@@ -169,7 +161,6 @@ class ProgramRunner:
         env: Mapping[str, str],
         deadline: float,
         transport: str,
-        foretell: Callable[[TransportReply], None] | None,
     ) -> TransportReply | None:
         """One run of one opened file; None when it was replaced before the sandbox had it."""
         where = {"program_path": program.resolved}
@@ -180,23 +171,10 @@ class ProgramRunner:
             if in_time.cancelled_caught:
                 raise too_slow(call.timeout_ms, where)
         group = self._group()
-        held = "cgroup" if group is not None else "watch"
-        remarks: dict[str, Json] = {
-            "transport": transport,
-            "program": program.resolved,
-            "program_sha256": digest,
-            "sandbox": self.policy.sandbox,
-            "sandbox_version": self._sandbox_version(),
-            "policy_digest": self._policy_digest,
-            "exit_status": 0,
-            "limits": limit_mechanisms(self.policy, held),
-        }
-        answer = Answer(call.numbers, where, remarks, foretell)
         try:
             with self._command(program, call.argv, env) as command:
-                result = await self._spawn(
-                    command, program, stdin, deadline=deadline, group=group, answer=answer
-                )
+                result = await self._spawn(command, program, stdin, deadline, group)
+            held = "cgroup" if group is not None else "watch"
             hit = None if group is None else group.exceeded()
             exceeded = exceeded_limit(result, hit, self.policy)
             peak = None if group is None else group.peak_memory_bytes()
@@ -215,21 +193,28 @@ class ProgramRunner:
                 reason="modified",
                 **where,
             )
-        late: dict[str, Json] = {
+        response = parse_response(result.stdout, call.numbers, where)
+        meta: dict[str, Json] = {
+            "transport": transport,
+            "program": program.resolved,
+            "program_sha256": digest,
+            "sandbox": self.policy.sandbox,
+            "sandbox_version": self._sandbox_version(),
+            "policy_digest": self._policy_digest,
+            "exit_status": 0,
             "duration_ms": result.duration_ms,
             "peak_memory_bytes": result.peak_memory_bytes if peak is None else peak,
+            "limits": limit_mechanisms(self.policy, held),
         }
-        return TransportReply(answer.response(result.stdout), remarks | late)
+        return TransportReply(response, meta)
 
     async def _spawn(
         self,
         command: MakeCommand,
         program: PinnedProgram,
         stdin: bytes,
-        *,
         deadline: float,
         group: CallGroup | None,
-        answer: Answer,
     ) -> ChildResult:
         policy = self.policy
         memory = None if policy.memory_mb is None else policy.memory_mb * _MIB
@@ -247,7 +232,6 @@ class ProgramRunner:
                 MEMORY_PLACES if policy.sandbox == "bubblewrap" else (),
             ),
             attach=None if group is None else group.add,
-            stdout_sink=answer.take,
             stderr_sink=self._stderr_sink if policy.pass_stderr else None,
         )
         where = {"program_path": program.resolved}

@@ -4,9 +4,9 @@ The seed keeps these in its unstable runtime; they stand in the contract here be
 what others build on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.config import RunConfig
@@ -17,7 +17,6 @@ from mfm_ops.machine.meta import SideEffectKind
 
 __all__ = [
     "CHILD_RUN_GROUP",
-    "ForetellingTransport",
     "LiveIoEnv",
     "LiveIoTransport",
     "LiveIoTransportFactory",
@@ -68,25 +67,6 @@ class LiveIoTransport(Protocol):
         Raises:
             TransportFailure: the far side failed; `info.code` says how. Neither the request nor
                 any output appears in the message.
-        """
-
-
-@runtime_checkable
-class ForetellingTransport(LiveIoTransport, Protocol):
-    """A transport that often knows its answer a while before it may give it.
-
-    Optional: what is foretold is made ready to be recorded while the call comes to its end.
-    """
-
-    async def call_foretelling(
-        self, call: IoCall, foretell: Callable[[TransportReply], None]
-    ) -> TransportReply:
-        """As `call`; `foretell` may be given the reply that is returned if nothing goes wrong.
-
-        That binds nobody, and nothing of it is stored before the call has returned. It comes true
-        as far as the response, and each remark of its meta, is the very same object in the end;
-        others may be added. It is recorded as it was when it was foretold.
-        `foretell` raises nothing, and may be called again.
         """
 
 

@@ -32,12 +32,7 @@ from mfm_ops.machine.events import (
 from mfm_ops.machine.ids import ArtifactId, FactKey
 from mfm_ops.machine.io import IoCall, IoResult
 from mfm_ops.machine.meta import SideEffectKind
-from mfm_ops.machine.transport import (
-    ForetellingTransport,
-    LiveIoEnv,
-    LiveIoTransport,
-    TransportReply,
-)
+from mfm_ops.machine.transport import LiveIoEnv, LiveIoTransport, TransportReply
 from mfm_ops.runtime.fact_keys import (
     ambient_key,
     default_key,
@@ -46,9 +41,13 @@ from mfm_ops.runtime.fact_keys import (
     request_bytes,
 )
 from mfm_ops.runtime.facts import BoundFact, FactIndex
-from mfm_ops.runtime.foretold import Foretold
 from mfm_ops.runtime.linked import EngineTransport, LinkedReply
-from mfm_ops.runtime.persist import Persister, Refused
+from mfm_ops.runtime.persist import (
+    DEPTH_OF_META,
+    Persister,
+    Refused,
+    scanned_canonical_bytes,
+)
 from mfm_ops.runtime.redact import log_unexpected
 from mfm_ops.runtime.router import Router
 from mfm_ops.runtime.sources import Sources
@@ -133,14 +132,11 @@ class LiveIo:
                 request=orjson.loads(request)["request"],
                 fact_key=key,
             )
-            foretold = Foretold(self._run.persister)
             try:
-                reply = await self._perform(transport, frozen, foretold)
+                reply = await self._perform(transport, frozen)
                 # It has happened: whoever is cancelled now still says so first.
                 with anyio.CancelScope(shield=True):
-                    payload, payload_id = await self._record_reply(
-                        frozen, key, request_id, reply, foretold
-                    )
+                    payload, payload_id = await self._record_reply(call, key, request_id, reply)
             except IoFailure:
                 self._settled(key)
                 raise
@@ -148,14 +144,9 @@ class LiveIo:
             # Read back, so that a handler sees what a replay will, the order of keys included.
             return IoResult.of_valid(response=orjson.loads(payload), recorded_payload_id=payload_id)
 
-    async def _perform(
-        self, transport: LiveIoTransport, call: IoCall, foretold: Foretold
-    ) -> TransportReply:
+    async def _perform(self, transport: LiveIoTransport, call: IoCall) -> TransportReply:
         try:
-            if isinstance(transport, ForetellingTransport):
-                reply = await transport.call_foretelling(call, foretold.prepare)
-            else:
-                reply = await transport.call(call)
+            reply = await transport.call(call)
             if not isinstance(reply, TransportReply):
                 raise TypeError("a transport returns a TransportReply")
         except EffectInDoubt:
@@ -249,15 +240,10 @@ class LiveIo:
         return IoFailure(IoError(Transport=info))
 
     async def _record_reply(
-        self,
-        call: IoCall,
-        key: FactKey,
-        request_id: ArtifactId,
-        reply: TransportReply,
-        foretold: Foretold,
+        self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply
     ) -> tuple[bytes, ArtifactId]:
         try:
-            payload = await foretold.payload(reply)
+            payload = await self._run.persister.scanned(reply.response, "io_response_invalid")
         except Refused as refused:
             await self._refuse(key, request_id, refused)
         try:
@@ -266,7 +252,7 @@ class LiveIo:
             # A handler that swallows this must not go on, nor call again.
             self._run.writer.break_off(lost)
             raise
-        meta = foretold.meta(reply)
+        meta: dict[str, Json] = _safe_meta(reply)
         meta.update(transport=call.namespace, request_id=str(request_id))
         fact = BoundFact(key, payload_id, request_id, self._under_policy(meta))
         await self._bind(fact, reply if isinstance(reply, LinkedReply) else None)
@@ -342,6 +328,19 @@ class LiveIo:
 
 
 REQUEST_KIND = ArtifactKind.other("IoRequest")
+
+
+def _safe_meta(reply: TransportReply) -> dict[str, Json]:
+    """The transport's own remarks; left out whole where they may not be stored.
+
+    By now the call has happened, so its answer must not be lost for the sake of a remark.
+    """
+    meta = dict(reply.meta)
+    try:
+        scanned_canonical_bytes(meta, "io_response_invalid", depth=DEPTH_OF_META)
+    except Refused as refused:
+        return {"meta_refused": str(refused.info.code)}
+    return meta
 
 
 def _conflict(code: str, key: FactKey) -> IoFailure:

@@ -118,14 +118,6 @@ class Persister:
             await anyio.to_thread.run_sync(refuse_secrets, data)
         return data
 
-    def scanned_at_once(self, value: Json, invalid_code: str) -> bytes | None:
-        """As `scanned`; None where that would hold up the event loop."""
-        data = _canonical_bytes(value, invalid_code)
-        if len(data) > SCANNED_IN_LOOP_BYTES:
-            return None
-        refuse_secrets(data)
-        return data
-
     async def json(
         self, kind: ArtifactKind, value: Json, *, invalid_code: str = "io_request_invalid"
     ) -> ArtifactId:

@@ -17,7 +17,6 @@ import pytest
 from mfm_ops.machine.codes import CATALOGUE
 from mfm_ops.machine.errors import TransportFailure
 from mfm_ops.machine.meta import SideEffectKind
-from mfm_ops.machine.transport import TransportReply
 from tests.integration.programs import Programs
 from transports.exec import ExecFactory, parse_request
 from transports.policy import ExecPolicy
@@ -27,7 +26,6 @@ from transports.runner import ProgramCall, ProgramRunner
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
-EFFECT = SideEffectKind.ApplySideEffect
 
 
 @pytest.fixture
@@ -62,16 +60,6 @@ async def test_a_large_input_and_output_pass_through(
     program = programs.script("echo", "cat")
     reply = await programs.run(program, policy=policy, stdin_json=value)
     assert reply.response == value
-
-
-async def test_an_answer_is_foretold_and_comes_true(programs: Programs, policy: ExecPolicy) -> None:
-    program = programs.script("one", "echo '[1]'")
-    told: list[TransportReply] = []
-    runner = ProgramRunner(policy, "policy")
-    reply = await runner.run(ProgramCall(program), side_effects=EFFECT, foretell=told.append)
-    assert reply.response is told[-1].response
-    assert all(reply.meta[name] is remark for name, remark in told[-1].meta.items())
-    assert set(reply.meta) - set(told[-1].meta) == {"duration_ms", "peak_memory_bytes"}
 
 
 async def test_what_a_program_prints_after_a_whole_value_counts(
