@@ -206,18 +206,14 @@ async def load_manifest(store: AnyStore, run_id: RunId) -> tuple[RunManifest, Ar
     """A run's manifest and its id.
 
     Raises:
-        StorageFailure: `artifact_not_found`, `artifact_corrupt`, or `unsupported_format` for one
-            that a newer version wrote.
+        RunFailure: `unsupported_format` for one that a newer version wrote.
+        StorageFailure: `artifact_not_found`, `artifact_corrupt`.
     """
-    from mfm_ops.machine.config import RunManifest
+    from mfm_ops.runtime.manifests import load_manifest as load
+    from mfm_ops.runtime.persist import Persister
 
     manifest_id = await _manifest_id(store, run_id)
-    data = await store.get(manifest_id)
-    try:
-        return RunManifest.model_validate_json(data), manifest_id
-    except ValueError:
-        info = error_info("unsupported_format", "The manifest was written by a newer version.")
-        raise StorageFailure(StorageError(Other=info)) from None
+    return await load(Persister(store), manifest_id), manifest_id
 
 
 async def _manifest_id(store: AnyStore, run_id: RunId) -> ArtifactId:
