@@ -35,7 +35,7 @@ _Row = tuple[str, str, ErrorCategory, bool, str, str]
 _CONTRACT: tuple[_Row, ...] = (
     # code, variant, category, retryable, safe details, hint
     ("invalid_plan", "RunError.InvalidPlan", _PARSING, False,
-     "reason op_id state_id missing missing_tag cycle",
+     "reason op_id state_id missing missing_tag cycle exception",
      "The op expanded to a graph that cannot be executed; report it to the op's author."),
     ("manifest_mismatch", "RunError.Other", _PARSING, False, "field",
      "Manifest, plan and run config must describe one run; plan it again."),

@@ -16,8 +16,8 @@ from mfm_ops.machine.canonical import (
     json_pointer,
 )
 from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.config import RunManifest
-from mfm_ops.machine.errors import RunError, RunFailure, SettingsFailure
+from mfm_ops.machine.config import RunConfig, RunManifest
+from mfm_ops.machine.errors import MfmFailure, RunError, RunFailure, SettingsFailure
 from mfm_ops.machine.ids import ContextKey, OpId, OpPath, StateId, is_valid_id_segment
 from mfm_ops.machine.plan import (
     DependencyEdge,
@@ -27,7 +27,7 @@ from mfm_ops.machine.plan import (
     StateGraph,
     StateNode,
 )
-from mfm_ops.sdk.operation import AnyOperation, OpIo
+from mfm_ops.sdk.operation import AnyOperation, OpConfig, OpIo
 from mfm_ops.sdk.pipeline import (
     INPUT_STEP_ID,
     Pipeline,
@@ -170,7 +170,7 @@ def build_plan(manifest: RunManifest, registry: Mapping[OpId, AnyOperation]) -> 
     graphs: list[StateGraph] = []
     for step, imports in zip(steps, _wire(pipeline, steps, given), strict=True):
         config = parse_config(step.op, step.spec.op_config)
-        graph = step.op.expand(step.op_path, config, manifest.run_config)
+        graph = _expand(step, config, manifest.run_config)
         _check_graph(step, graph)
         scope = Scope(step.op_path, imports)
         states += (StateNode(node.id, ScopedState(node.state, scope)) for node in graph.states)
@@ -241,6 +241,20 @@ def _resolve(
     if len(set(names)) != len(names) or not all(map(is_valid_id_segment, names)):
         raise _invalid_plan("port keys must be id segments, each used once", op_id=op.op_id)
     return _Step(spec, pipeline.op_path(spec), op, ports)
+
+
+def _expand(step: _Step, config: OpConfig, run_config: RunConfig) -> StateGraph:
+    try:
+        return step.op.expand(step.op_path, config, run_config)
+    except MfmFailure:
+        raise
+    except Exception as error:
+        # The op's own mistake, not one of mfm's; the message could hold what the config held.
+        raise _invalid_plan(
+            "expanding raised an exception",
+            op_id=step.op.op_id,
+            exception=type(error).__name__,
+        ) from error
 
 
 def _wire(

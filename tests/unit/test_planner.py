@@ -203,6 +203,19 @@ def test_a_state_outside_its_ops_path_is_refused() -> None:
     assert failure.info.details["state_id"] == "m.b.stray"
 
 
+def test_an_op_that_cannot_be_expanded_is_its_authors_mistake() -> None:
+    def raises(op_path: OpPath) -> StateGraph:
+        return StateGraph((StateNode(StateId(f"{op_path}.No Id"), DoState(nothing)),), ())
+
+    info = expanding(raises).info
+    assert info.code == "invalid_plan"
+    assert info.details == {
+        "op_id": "expands",
+        "reason": "expanding raised an exception",
+        "exception": "IdValidationError",
+    }
+
+
 def test_an_op_without_states_is_refused() -> None:
     failure = expanding(lambda _: StateGraph((), ()))
     assert failure.info.details == {"reason": "EmptyPlan", "op_id": "expands"}
