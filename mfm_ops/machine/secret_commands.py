@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mfm_ops.machine.secret_keys import Strength, exposes, looks_random
+from mfm_ops.machine.secret_argv import options_expose
+from mfm_ops.machine.secret_names import Strength
+from mfm_ops.machine.secret_values import exposes, is_sample, looks_random
 
 __all__ = ["rule_in_command"]
 
@@ -20,22 +22,26 @@ _OPTIONS: tuple[tuple[str, str, bool], ...] = (
     ("sshpass", "-p", False),
     ("redis-cli", "-a", False),
     (_LDAP, "-w", False),
-    (r"(?:docker|podman|nerdctl|helm|skopeo|oras|buildah|az|oc|ibmcloud|cf)", "-p", False),
-    (r"(?:mongo|mongosh|mongodump|mongorestore|mongoexport|mongoimport)", "-p", False),
-    (r"(?:sqlcmd|bcp)", "-P", False),
     (r"(?:unzip|zip)", "-P", False),
     (r"7z[ar]?", "-p", True),
     (r"x?freerdp|xfreerdp", "/p:", True),
     ("rdesktop", "-p", False),
+    ("ssh-keygen", "-[NP]", False),
     ("ipmitool", "-P", False),
 )
-_LOGIN_ONLY = re.compile(r"(?:docker|podman|nerdctl|helm|skopeo|oras|buildah|az|oc|ibmcloud|cf)")
 _PROGRAM = re.compile(
     r"(?<![\w.-])(" + "|".join(f"(?:{name})" for name, _, _ in _OPTIONS) + r")"
     r"(?:\.exe)?(?=[ \t]+[-/\w])"
 )
 _WORDS = re.compile(r"""[ \t]*+((?:"[^"\n]{0,256}"|'[^'\n]{0,256}'|[^\s"'|;&<>]){1,300}+)""")
+# A line, or what a shell takes for one, with a short option or one that names a user.
+_WITH_OPTIONS = re.compile(
+    r"(?:^|[\n;|`])([^\n;|`]{0,600}? (?:-[aAbkKNpPsStTuUvwWxXzZ]"
+    r"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin)[a-z-]{0,8})"
+    r"[ =][^\n|`]{4,600})"
+)
 _MAX_WORDS = 24
+_MAX_OPTIONS = 100
 _MAX_COMMAND_CHARS = 512
 # Counts are bounded throughout, so that a long row of blanks is not tried from each of its places.
 _ECHO = r"""\b(?:echo|printf) {1,8}(?:-n {1,8})?["']?"""
@@ -58,11 +64,7 @@ _LINES = (
     re.compile(r"""\bsmbclient\b[^\n]{0,200}? -U[ =]?["']?[\w.\\/-]{1,64}%([^\s"']{3,128})"""),
 )
 _CURL = re.compile(r"\bcurl\b[^\n|;]{0,400}")
-_CURL_USER = re.compile(
-    r""" (?:-u|--user|-U|--proxy-user)[ =]?["']?[^\s:"'<$-][^\s:"'<]{0,64}:([^\s"']{3,128})"""
-)
 _CURL_COOKIE = re.compile(r""" (?:-b|--cookie)[ =]?["']?[^"'\n=]{1,64}=([^\s"';]{16,256})""")
-_SAMPLES = frozenset(("password", "passwd", "pass", "pwd", "secret", "passphrase", "your_password"))
 
 
 def rule_in_command(text: str) -> str | None:
@@ -84,30 +86,37 @@ def rule_in_command(text: str) -> str | None:
             at = word.end()
         if _holds_password(found[1], words):
             return "command_password"
+    if any(options_expose(_cut(command)) for command in set(_WITH_OPTIONS.findall(text))):
+        return "command_password"
     for request in set(_CURL.findall(text)):
-        if any(map(_exposes, _CURL_USER.findall(request))):
-            return "command_password"
         if any(map(looks_random, _CURL_COOKIE.findall(request))):
             return "command_cookie"
     return None
 
 
+def _cut(command: str) -> list[str]:
+    words: list[str] = []
+    at = 0
+    while len(words) < _MAX_OPTIONS and (word := _WORDS.match(command, at)):
+        words.append(word[1].strip("\"'"))
+        at = word.end()
+    return words
+
+
 def _holds_password(program: str, words: Sequence[str]) -> bool:
-    if _LOGIN_ONLY.fullmatch(program) and "login" not in words[:4]:
-        return False
     for name, option, attached in _OPTIONS:
         if not re.fullmatch(name, program):
             continue
         for word, following in pairwise((*words, "")):
             if attached and word.startswith(option) and _exposes(word[len(option) :]):
                 return True
-            if not attached and word == option and _exposes(following):
+            if not attached and re.fullmatch(option, word) and _exposes(following):
                 return True
     return False
 
 
 def _exposes(value: str) -> bool:
     value = value.strip("\"'")
-    if len(value) < 4 or value.lower() in _SAMPLES or value.startswith(("-", "$", "<", "[", "{")):
+    if len(value) < 4 or value.startswith(("-", "$", "<", "[", "{")) or is_sample(value):
         return False
     return exposes(Strength.STRONG, value, "password") and not (value.isalpha() and value.isupper())

@@ -7,6 +7,7 @@ whose gates are all shut needs no parsing; the property is tested.  Rules are fo
 import re
 from typing import NamedTuple
 
+from mfm_ops.machine.secret_argv import VERBS
 from mfm_ops.machine.secret_phrases import may_hold_phrase
 from mfm_ops.machine.secret_shapes import looks_encoded, run_rule, runs
 
@@ -38,15 +39,31 @@ _USERINFO = re.compile(
 )
 _PERCENT = re.compile(rb"%[2-7][0-9A-Fa-f]")
 
-OPTIONS = (b" -", b'"-', b"|", b"/user:", b"assword:")
-
-# Marks of lines that `secret_lines` knows.
-SIGNED = (b"sig=", b"ature=", b"?key=", b"&key=")
+# Marks of lines and URLs that `secret_lines` and `secret_urls` know.
+_LINES = (b":543", b"SHA}")
+_QUERIES = (
+    *(b"sig=", b"ature=", b"key=", b"code=", b"sid=", b"session=", b"ticket=", b"jwt=", b"oken="),
+    *(b"auth=", b"key = A", b"encrypt = "),
+)
+_PATHS = (
+    *(b"hook", b"/t/", b"/invite/", b"/join/", b"/reset/", b"/verify/", b"/magic/"),
+    *(
+        b"password",
+        b"/confirm/",
+        b"/activate/",
+        b"/services/",
+        b"/rpc/",
+        b"/v1/",
+        b"/v2/",
+        b"/v3/",
+        b"/v4/",
+    ),
+)
 
 # A document without any of these holds no command that `secret_commands` knows.
 MARKS = (
-    *(b"mysql", b"maria", b"sshpass", b"redis-cli", b"ldap", b"login", b"curl", b"mongo"),
-    *(b"sqlcmd", b"bcp", b"zip", b"7z", b"rdp", b"rdesktop", b"ipmitool", b"sudo", b"smbclient"),
+    *(b"mysql", b"maria", b"sshpass", b"redis-cli", b"ldap", b"login", b"curl"),
+    *(b"zip", b"7z", b"rdp", b"rdesktop", b"ipmitool", b"sudo", b"smbclient"),
     *(
         b"net use",
         b"lftp",
@@ -65,7 +82,8 @@ _BEFORE_KEY = (
     *(b"app", b"admin", b"hmac", b"signer", b"wallet", b"deploy", b"license", b"service"),
     *(b"role", b"static", b"subscription", b"storage", b"crypt", b"root", b"write"),
     *(b"private", b"priv", b"prv", b"api", b"access", b"account", b"signing", b"encryption"),
-    *(b"master", b"shared", b"secret", b"user"),
+    *(b"master", b"shared", b"secret", b"user", b"raw", b"validation", b"routing"),
+    *(b"integration", b"from", b"certificate", b"unseal", b"recovery"),
 )
 
 
@@ -74,8 +92,11 @@ def folded(data: bytes) -> bytes:
     return data.translate(_LOWER, _NO_LETTERS)
 
 
-def words_in(letters: bytes) -> bool:
-    """Whether folded bytes hold a word that every sensitive name or text rule needs."""
+def words_in(letters: bytes, data: bytes) -> bool:
+    """Whether folded bytes hold a word that every sensitive name or text rule needs.
+
+    `data` are the bytes before they were folded: a few names tell by how they are written.
+    """
     # Written out, for this is the hottest line of all: the loop would cost a quarter more.
     if (
         b"pass" in letters
@@ -87,20 +108,35 @@ def words_in(letters: bytes) -> bool:
         or b"bearer" in letters
         or b"basic" in letters
         or b"cookie" in letters
-        or b"pwd" in letters
+        or b"pw" in letters
         or b"kty" in letters
         or b"seed" in letters
         or b"psk" in letters
         or b"samlresponse" in letters
         or b"recoverycode" in letters
         or b"identifiedby" in letters
+        or b"securestring" in letters
+        or b"macaroon" in letters
+        or b"sensitive" in letters
+        or (b"account" in letters and (b"accounts" in letters or b"unlockaccount" in letters))
     ):
         return True
     if b"key" in letters:
         for part in letters.split(b"key")[:-1]:
             if part.endswith(_BEFORE_KEY):
                 return True
-    return False
+        if b"_KEY" in data or b"-Key" in data:
+            return True
+    return b"_SESSION" in data or b"_PAT" in data
+
+
+_OPTION = re.compile(
+    rb'[ "]-[aAbkKNpPsStTuUvwWxXzZ][ "=]'
+    rb"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin)"
+)
+_VERB = re.compile(b'"(?:' + VERBS.encode() + b')"')
+# The beginning of an array of bytes.
+_NUMBERS = re.compile(rb"\[\s{0,8}(?:[0-9]{1,3},\s{0,8}){4}")
 
 
 def _holds_one(data: bytes, marks: tuple[bytes, ...]) -> bool:
@@ -123,13 +159,13 @@ def gates_of(data: bytes) -> Gates:
     for run, before, _ in runs(data, all_hexadecimal=slashes or b"fc-" in data):
         shapes = shapes or run_rule(run, before) is not None
         layered = layered or looks_encoded(run)
-    words = words_in(folded(data))
+    words = words_in(folded(data), data)
     return Gates(
         words=words,
         shapes=shapes,
         userinfo=b"@" in data and _USERINFO.search(data) is not None,
         phrase=may_hold_phrase(data),
-        commands=_may_be_command(data, words, slashes) and _holds_one(data, MARKS),
+        commands=_may_be_command(data, words, slashes),
         lines=_may_be_line(data),
         layered=layered,
     )
@@ -139,19 +175,23 @@ def gates_of(data: bytes) -> Gates:
 
 
 def _may_be_command(data: bytes, words: bool, slashes: bool) -> bool:
+    options = b"-" in data and (b" -" in data or b'"-' in data)
+    if options and (_OPTION.search(data) or _holds_one(data, MARKS)):
+        return True
+    if b"[" in data and b'["' in data and _VERB.search(data):
+        return True
     return (
-        (b"-" in data and (b" -" in data or b'"-' in data))
-        or b"|" in data
-        or (slashes and b"/user:" in data)
-        or (words and b"assword:" in data)
-    )
+        b"|" in data or (slashes and b"/user:" in data) or (words and b"assword:" in data)
+    ) and _holds_one(data, MARKS)
 
 
 def _may_be_line(data: bytes) -> bool:
     return (
-        (b"=" in data and _holds_one(data, SIGNED))
+        (b"=" in data and _holds_one(data, _QUERIES))
+        or (b"://" in data and _holds_one(data, _PATHS))
         or (b"$" in data and b":$" in data)
         or (b"*" in data and b":*:" in data)
-        or b"SHA}" in data
-        or b":543" in data
+        or _holds_one(data, _LINES)
+        or (b"@" in data and (b"+@all" in data or b"@//" in data or b"]:" in data))
+        or (b"[" in data and data.count(b",") > 62 and _NUMBERS.search(data) is not None)
     )

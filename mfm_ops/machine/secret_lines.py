@@ -1,26 +1,35 @@
-"""Lines of well-known files, and signed URLs, whose secret has no name: only its place tells.
+"""Lines of well-known files whose secret has no name: only its place tells.
 
-Pure; `.pgpass`, htpasswd and shadow, `?key=`, `&sig=`.
+Pure; `.pgpass`, htpasswd and shadow, users of Redis.
 """
 
 import re
 
-from mfm_ops.machine.secret_keys import Strength, exposes, looks_random
+from mfm_ops.machine.secret_names import Strength
+from mfm_ops.machine.secret_values import exposes, looks_generated
 
 __all__ = ["rule_in_line"]
 
 # Not the password, but what it is guessed from.
 _PASSWORD_HASH = re.compile(
-    r"(?:^|[\s\"'])[\w.@-]{1,64}:(?:\$(?:apr1|argon2\w{0,2}|scrypt|[0-9a-z]{1,2})\$[^\s:\"']{13,}"
-    r"|\{S?SHA\}[A-Za-z0-9+/=]{20,})",
+    r"(?:^|[\s\"'])[\w.@-]{1,64}:(?:\$(?:apr1|argon2\w{0,2}|scrypt|[0-9a-z]{1,2})\$[^\s:\"']{13,})"
+    r"|\{S?SHA\}[A-Za-z0-9+/=]{20,}",
     re.ASCII,
 )
 _PGPASS = re.compile(
     r"(?:^|[\s\"'])[\w.*-]{1,128}:(?:543[0-9]|\*):[\w*.-]{1,64}:[\w*.@-]{1,64}:([^\s\"']{4,128})",
     re.ASCII,
 )
-_SIGNED = re.compile(
-    r"[?&](?:key|sig|[\w-]{0,32}signature)=([A-Za-z0-9%._~+/=-]{20,512})", re.ASCII
+_KEY_ARRAY = re.compile(r"\[\s{0,8}(?:[0-9]{1,3},\s{0,8}){63}[0-9]{1,3}\s{0,8}\]")
+# Keys of clusters, whose names say little: of Ceph, of Consul and Nomad.
+_CLUSTER_KEY = re.compile(
+    r"""\b(?:key = AQ[A-Za-z0-9+/]{30,40}|encrypt = \\?"[A-Za-z0-9+/]{20,43})={0,2}"""
+    r"(?![A-Za-z0-9+/=])"
+)
+# The password file of a mail relay: `[host]:port user:password`.
+_RELAY = re.compile(r"\]:[0-9]{1,5}[ \t]{1,16}[^\s:@]{1,128}@[^\s:@]{1,128}:([^\s\"']{4,128})")
+_ACL_USER = re.compile(
+    r"\buser [\w.-]{1,64} on (?=[^\n]{0,200}\+@all)[^\n>]{0,100}>([^\s\"']{4,128})"
 )
 
 
@@ -31,7 +40,12 @@ def rule_in_line(text: str) -> str | None:
     for found in _PGPASS.finditer(text):
         if exposes(Strength.STRONG, found[1], "password"):
             return "pgpass_password"
-    for found in _SIGNED.finditer(text):
-        if looks_random(found[1]):
-            return "signed_url"
+    if any(looks_generated(value) for value in _ACL_USER.findall(text)):
+        return "acl_password"
+    if _CLUSTER_KEY.search(text):
+        return "cluster_key"
+    if any(exposes(Strength.STRONG, value, "password") for value in _RELAY.findall(text)):
+        return "relay_password"
+    if _KEY_ARRAY.search(text):
+        return "key_array"
     return None

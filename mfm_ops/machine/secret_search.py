@@ -9,20 +9,33 @@ from typing import NamedTuple
 import orjson
 
 from mfm_ops.machine.json_rules import Json
+from mfm_ops.machine.secret_argv import options_expose, verb_exposes
 from mfm_ops.machine.secret_assigned import is_assigned
 from mfm_ops.machine.secret_commands import rule_in_command
 from mfm_ops.machine.secret_encoded import MAX_LAYERS
 from mfm_ops.machine.secret_gates import ALL_OPEN, Gates
-from mfm_ops.machine.secret_keys import (
-    Strength,
+from mfm_ops.machine.secret_names import Strength, name_strength
+from mfm_ops.machine.secret_phrases import is_phrase
+from mfm_ops.machine.secret_records import (
+    Label,
+    are_account_keys,
+    entries_are_secret,
+    is_key_array,
+    is_labelled,
+    is_private_jwk,
+    is_sealed,
+    label_of,
+    unlocks,
+)
+from mfm_ops.machine.secret_text import rule_in_text
+from mfm_ops.machine.secret_values import (
     exposes,
+    is_distinct,
+    is_sample,
     is_word_phrase,
     looks_generated,
     looks_random,
-    name_strength,
 )
-from mfm_ops.machine.secret_phrases import is_phrase
-from mfm_ops.machine.secret_text import rule_in_text
 from mfm_ops.machine.secrets import SecretFinding
 
 __all__ = ["first_secret"]
@@ -45,6 +58,12 @@ class _Visit(NamedTuple):
     """The sensitive name that the value stands under."""
     strength: Strength
     flag_before: bool = False
+    label: Label | None = None
+    """What a field beside it, or beside an object around it, calls its `value`."""
+    sealed: bool = False
+    """Whether the names of its fields are those of what was encrypted."""
+    each: bool = False
+    """Whether every field is a secret."""
     key: str | None = None
     """The key to look at before the value, for the values of an object."""
 
@@ -70,15 +89,19 @@ def first_secret(root: Json, gates: Gates, *, layers: int = 0) -> SecretFinding 
             if rule:
                 return SecretFinding(_pointer(visit.place), rule)
         elif isinstance(value, dict):
-            if "kty" in value and _is_private_jwk(value):
+            if "kty" in value and is_private_jwk(value):
                 return SecretFinding(_pointer(visit.place), "private_jwk")
             pending.extend(reversed(_members(value, visit)))
         elif isinstance(value, list):
             if visit.strength and _is_byte_array(value):
                 return SecretFinding(_pointer(visit.place), "sensitive_key")
+            if is_key_array(value):
+                return SecretFinding(_pointer(visit.place), "key_array")
+            if visit.key == "accounts" and are_account_keys(value):
+                return SecretFinding(_pointer(visit.place), "account_key")
             if len(value) >= 12 and gates.phrase and _is_word_list(value):
                 return SecretFinding(_pointer(visit.place), "bip39_phrase")
-            if gates.commands and _is_argv(value) and rule_in_command(_command_line(value)):
+            if gates.commands and _is_argv(value) and _command_exposes(value):
                 return SecretFinding(_pointer(visit.place), "command_password")
             if len(value) == 2 and _is_pair(value):
                 return SecretFinding(_pointer(visit.place), "sensitive_key")
@@ -110,43 +133,73 @@ def _is_argv(value: list[Json]) -> bool:
     return len(value) > 1 and all(isinstance(item, str) for item in value[:_MAX_ARGV])
 
 
-def _command_line(value: list[Json]) -> str:
-    return " ".join(item for item in value[:_MAX_ARGV] if isinstance(item, str))
+def _command_exposes(value: list[Json]) -> bool:
+    words = [item for item in value[:_MAX_ARGV] if isinstance(item, str)]
+    return (
+        options_expose(words) or verb_exposes(words) or rule_in_command(" ".join(words)) is not None
+    )
 
 
 def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:
-    named = visit.name
-    strength = visit.strength
-    if named is None and "value" in value:
-        # {"name": "DB_PASSWORD", "value": "..."}: environments and headers in lists.
-        for label in ("name", "key", "Name", "Key"):
-            label_text = value.get(label)
-            if isinstance(label_text, str) and (found := name_strength(label_text)):
-                named, strength = label_text, found
+    label = label_of(value) or visit.label
+    named = (visit.name, visit.strength) if visit.name is not None else label
+    passed_on = label if isinstance(value.get("type"), str) else visit.label
     members = []
     for key, member in value.items():
-        own = name_strength(key)
+        own = Strength.NONE if visit.sealed else name_strength(key)
         name: str | None = key if own else None
-        if not own and key == "value" and named is not None:
-            name, own = named, strength
-        members.append(_Visit(member, _Place(visit.place, key), name, own, key=key))
+        if not own and named is not None and is_labelled(key):
+            name, own = named
+        if not own and visit.each:
+            name, own = key, Strength.STRONG
+        if key == "params" and unlocks(value):
+            name, own = "passphrase", Strength.STRONG
+        members.append(
+            _Visit(
+                member,
+                _Place(visit.place, key),
+                name,
+                own,
+                key=key,
+                label=passed_on,
+                sealed=is_sealed(key),
+                each=entries_are_secret(value, key),
+            )
+        )
     return members
 
 
 def _items(value: list[Json], visit: _Visit) -> list[_Visit]:
     items = []
-    flag: str | None = None
+    told: str | None = None
     for index, item in enumerate(value):
         place = _Place(visit.place, index)
         if visit.name is not None and isinstance(item, str):
             items.append(_Visit(item, place, visit.name, visit.strength))
             continue
-        strength = name_strength(flag) if flag else Strength.NONE
-        name = flag if strength else None
-        items.append(_Visit(item, place, name, strength, flag_before=name is not None))
-        is_flag = isinstance(item, str) and item.startswith("-") and item[1:].strip("-").isascii()
-        flag = item if is_flag and isinstance(item, str) and "=" not in item else None
+        strength = name_strength(told) if told else Strength.NONE
+        if strength and told and not told.startswith("-") and not _follows(told, item):
+            strength = Strength.NONE
+        name = told if strength else None
+        items.append(
+            _Visit(item, place, name, strength, flag_before=name is not None, label=visit.label)
+        )
+        told = item if isinstance(item, str) and "=" not in item and item.isascii() else None
     return items
+
+
+def _follows(name: str, item: Json) -> bool:
+    """Whether a word that names a secret and is no option has it behind it: `password V`."""
+    if not isinstance(item, str) or len(item) < 6 or is_sample(item):
+        return False
+    if name.lower() in {"secret", "secrets", "token", "tokens", "pass"}:
+        return looks_random(item)  # what commands call the things that they list
+    if name_strength(item):
+        return False
+    digits = any(char.isdigit() for char in item)
+    if item.startswith("0x") or is_distinct(item):
+        return not item.startswith("0x")
+    return digits and "/" not in name and looks_generated(item)
 
 
 def _is_pair(value: list[Json]) -> bool:
@@ -156,10 +209,6 @@ def _is_pair(value: list[Json]) -> bool:
         return False
     likely = looks_generated(text) or looks_random(text) or is_word_phrase(text)
     return likely and exposes(name_strength(name), text, name)
-
-
-def _is_private_jwk(value: dict[str, Json]) -> bool:
-    return any(isinstance(part := value.get(field), str) and len(part) >= 16 for field in "dk")
 
 
 def _is_byte_array(value: list[Json]) -> bool:

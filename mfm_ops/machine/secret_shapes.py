@@ -83,6 +83,8 @@ _MAXMIND = re.compile(rb"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk")
 # The few tokens whose long part is hexadecimal: what stands before it tells.
 _HEX_MARKS = (*(b"%d:" % digit for digit in range(10)), b"/IncomingWebhook/")
 _ASANA = re.compile(rb"[0-9]/[0-9]{12,20}:\Z")
+_RANCHER = re.compile(rb"(?:token-|kubeconfig-u-)[a-z0-9]{5,10}:\Z")
+_NEAR = re.compile(rb"[1-9A-HJ-NP-Za-km-z]{85,90}")
 _SALESFORCE = re.compile(rb"00D[A-Za-z0-9]{9,15}!\Z")
 _SAMPLE = re.compile(rb"EXAMPLE|(?i:xxxx|your[-_]|redacted|placeholder)")
 _LOWER = frozenset(b"abcdefghijklmnopqrstuvwxyz")
@@ -108,7 +110,13 @@ def run_rule(run: bytes, before: bytes) -> str | None:
             return "webhook_url" if before.endswith(b"/IncomingWebhook/") else None
         # Its prefix happens to be hexadecimal too.
         return "firecrawl_key" if run.startswith(b"fc-") and len(run) == 35 else None
+    if before.endswith(b"sha256~") and len(run) == 43:
+        return "openshift_token"
     run = run.lstrip(b"-_.")
+    if len(run) >= 50 and before.endswith(b":") and _RANCHER.search(before):
+        return "rancher_token"
+    if before.endswith(b"ed25519:") and _NEAR.fullmatch(run):
+        return "near_key"
     if run.islower() and not _ANY_PREFIX.match(run) and b"-us" not in run:
         # Identifiers, paths: nearly all shapes below have capitals.
         return "issued_token" if is_lower_token(run) else None
@@ -136,8 +144,6 @@ def run_rule(run: bytes, before: bytes) -> str | None:
         return "azure_devops_token"
     if run.endswith(b"_mmk") and _MAXMIND.fullmatch(run):
         return "maxmind_key"
-    if before.endswith(b"sha256~") and len(run) == 43:
-        return "openshift_token"
     if before.endswith(b"!") and _SALESFORCE.search(before):
         return "salesforce_token"
     if before.endswith(b"SSWS ") and run.startswith(b"00"):

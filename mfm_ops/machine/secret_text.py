@@ -1,6 +1,6 @@
 """Secrets inside running text: a log line, a message, a program's output, one argument.
 
-Knows authentication headers, URLs with a password, key blocks, password hashes; asks the other
+Knows authentication headers, key blocks, password hashes; asks the other
 `secret_*` modules for assignments, commands, shapes, phrases, and for what is encoded in it.
 """
 
@@ -8,14 +8,15 @@ import base64
 import binascii
 import re
 
-from mfm_ops.machine.secret_assigned import is_assigned, is_documented
+from mfm_ops.machine.secret_assigned import is_assigned
 from mfm_ops.machine.secret_commands import rule_in_command
 from mfm_ops.machine.secret_encoded import MAX_LAYERS, encoded_texts, unescaped
 from mfm_ops.machine.secret_gates import ALL_OPEN, Gates, folded, words_in
-from mfm_ops.machine.secret_keys import Strength, exposes, looks_generated, looks_random
 from mfm_ops.machine.secret_lines import rule_in_line
 from mfm_ops.machine.secret_phrases import holds_phrase, may_hold_phrase
 from mfm_ops.machine.secret_shapes import MIN_RUN_BYTES, run_rule, runs
+from mfm_ops.machine.secret_urls import has_userinfo, rule_in_url
+from mfm_ops.machine.secret_values import looks_generated, looks_random
 
 __all__ = ["rule_in_text"]
 
@@ -24,7 +25,7 @@ _SHORTEST_CHARS = 6
 
 def _divided(text: str) -> bool:
     """Whether anything separates a name from a value; most strings in a document are one word."""
-    return any(mark in text for mark in " =:\t>$")
+    return any(mark in text for mark in " =:\t>$(")
 
 
 def rule_in_text(text: str, gates: Gates, *, layers: int = 0) -> str | None:
@@ -40,14 +41,14 @@ def rule_in_text(text: str, gates: Gates, *, layers: int = 0) -> str | None:
             rule = run_rule(run, before)
             if rule:
                 return rule
-    if gates.userinfo and "@" in text and _userinfo(text):
+    if gates.userinfo and "@" in text and has_userinfo(text):
         return "url_password"
-    if gates.words and _divided(text) and words_in(folded(data)):
+    if gates.words and _divided(text) and words_in(folded(data), data):
         rule = _worded(text)
         if rule:
             return rule
     if gates.lines:
-        rule = rule_in_line(text)
+        rule = rule_in_line(text) or rule_in_url(text)
         if rule:
             return rule
     if gates.commands:
@@ -70,27 +71,6 @@ def _rule_below(text: str, data: bytes, layers: int) -> str | None:
         if rule:
             return rule
     return None
-
-
-# As in `secret_gates`: what JSON escapes, or what UTF-8 lengthens, is no part of it.
-_PART = r"[^\x00-\x20\x7f-\U0010ffff/?@\\\"']"
-_USER = r"[^\x00-\x20\x7f-\U0010ffff/?#@\\\"':]"
-# A Sentry address names its public key as the user: no secret, and read by browsers.
-_USERINFO = re.compile(
-    "://(?:(" + _USER + "{0,256}+):(" + _PART + "{1,512}+)|(" + _USER + "{20,256}+))"
-    r"@(?![\w.-]*sentry)"
-)
-
-
-def _userinfo(text: str) -> bool:
-    return any(
-        looks_random(found[3])
-        if found[3]
-        else exposes(Strength.STRONG, found[2], "password")
-        and not is_documented(found[2])
-        and "[" not in found[1]
-        for found in _USERINFO.finditer(text)
-    )
 
 
 _BRAINTREE = re.compile(r"access_token\$\w{1,16}\$[a-z0-9]{16}\$[0-9a-f]{32}")

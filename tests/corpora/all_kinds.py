@@ -1,6 +1,7 @@
 """Every kind of credential that the corpora can make."""
 
 from tests.corpora.carriers import CARRIERS
+from tests.corpora.classes import CLASSES
 from tests.corpora.issued import ISSUED
 from tests.corpora.key_material import KEY_MATERIAL
 from tests.corpora.kinds import Kind
@@ -8,4 +9,4 @@ from tests.corpora.named import NAMED
 
 __all__ = ["ALL_KINDS"]
 
-ALL_KINDS: tuple[Kind, ...] = (*ISSUED, *KEY_MATERIAL, *NAMED, *CARRIERS)
+ALL_KINDS: tuple[Kind, ...] = (*ISSUED, *KEY_MATERIAL, *NAMED, *CARRIERS, *CLASSES)

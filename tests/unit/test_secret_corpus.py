@@ -11,9 +11,11 @@ from mfm_ops.machine.json_rules import Json
 from mfm_ops.machine.secret_encoded import MAX_LAYERS
 from mfm_ops.machine.secrets import find_secret, text_has_secret
 from tests.corpora.all_kinds import ALL_KINDS
+from tests.corpora.class_lookalikes import lookalikes
+from tests.corpora.classes import CLASSES
 from tests.corpora.draws import fill, phrase
 from tests.corpora.kinds import is_held_out
-from tests.corpora.measure import false_alarms, recall
+from tests.corpora.measure import false_alarms, is_found, recall
 from tests.corpora.tool_output import tool_outputs
 
 _PASSWORD = "Tasono" + "457Qx"
@@ -34,6 +36,19 @@ def test_false_alarms_stay_under_the_goal_in_either_half(held_out: bool) -> None
     score = false_alarms(output for output in tool_outputs() if output.held_out is held_out)
     assert score.samples >= 300
     assert score.share <= 0.02, score.by_kind
+
+
+def test_every_class_is_found_in_its_stored_form_as_in_its_own() -> None:
+    score = recall(CLASSES, rounds=12)
+    assert score.share >= 0.97, score.by_kind
+    for kind in CLASSES:
+        value = kind.make(Random(kind.name))
+        assert is_found(value) is (find_secret(value) is not None), kind.name
+
+
+def test_what_stands_in_the_places_of_secrets_and_is_none_passes() -> None:
+    drawn = [value for seed in range(5) for value in lookalikes(Random(seed))]
+    assert [value for value in drawn if is_found(value) or find_secret(value)] == []
 
 
 def test_every_kind_names_its_source_and_no_two_share_a_name() -> None:

@@ -1,118 +1,27 @@
-"""Which names announce a secret, and which values under such a name are one.
+"""Which values are secrets: under a name of some strength, or by what they look like.
 
-Pure rules over names and short strings, shared by the walk over JSON (`secrets`) and the search
-for assignments in text (`secret_text`).  Source: the contract, section 9.
+Pure rules over short strings, shared by everything that finds a place where a secret may stand.
+Source: the contract, section 9.
 """
 
 import re
-from collections.abc import Mapping
-from enum import IntEnum
 
 from mfm_ops.machine.secret_issued import is_drawn
+from mfm_ops.machine.secret_names import Strength, name_strength
 
 __all__ = [
-    "SENSITIVE_NAMES",
-    "Strength",
     "exposes",
+    "is_distinct",
+    "is_sample",
+    "is_well_known",
     "is_word_phrase",
     "looks_generated",
     "looks_random",
-    "name_strength",
 ]
-
-
-class Strength(IntEnum):
-    """How much a name alone says: what its value must look like to count as a secret."""
-
-    NONE = 0
-    RANDOM = 1  # `token`, `cookie`: only a long random value
-    GENERATED = 2  # `pass`, `pwd`: a value that no word or path looks like
-    SCHEME = 3  # `authorization`: anything but the name of a method
-    MNEMONIC = 4  # `mnemonic`: anything but an assembler instruction
-    STRONG = 5  # `password`, `api_key`: anything but a placeholder or a reference
 
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split())
-
-
-_STRONG = _split(
-    "password passwords passwd passphrase passphrases passcode privatekey privatekeys privkey "
-    "prvkey privatekeydata secretkey secretkeys apikey apikeys apisecret apitoken accesskey "
-    "accesskeys accountkey accesstoken refreshtoken idtoken authtoken bearertoken sessiontoken "
-    "oauthtoken bottoken clientsecret sharedsecret appsecret consumersecret jwtsecret tokensecret "
-    "webhooksecret signingsecret hmacsecret totpsecret otpsecret usersecret secretvalue "
-    "seedphrase recoveryphrase secretphrase backupphrase walletphrase mnemonicphrase "
-    "secretstring presharedkey dbpass smtppass mysqlpass userpass rootpass adminpass "
-    "mailpass ftppass redispass postgrespass authkey secretkeybase"
-)
-_RANDOM = _split(
-    "bearer token tokens secret secrets cookie cookies auth signingkey "
-    "appkey adminkey hmackey signerkey walletkey deploykey licensekey servicekey servicerolekey "
-    "subscriptionkey storagekey cryptkey rootkey writekey "
-    "encryptionkey masterkey sharedkey secretbase seed samlresponse"
-)
-_GENERATED = _split("pass pwd passwort psk recoverycode recoverycodes")
-
-SENSITIVE_NAMES: Mapping[str, Strength] = {
-    **dict.fromkeys(_RANDOM, Strength.RANDOM),
-    **dict.fromkeys(
-        ("pass", "pwd", "passwort", "psk", "recoverycode", "recoverycodes"), Strength.GENERATED
-    ),
-    **dict.fromkeys(("authorization", "authorisation"), Strength.SCHEME),
-    **dict.fromkeys(("mnemonic", "mnemonics"), Strength.MNEMONIC),
-    **dict.fromkeys(_STRONG, Strength.STRONG),
-}
-
-# Endings that are safe to recognise inside one fused lower-case word, such as `dbpassword`.
-_FUSED = (
-    *("password", "passwd", "passphrase", "privatekey", "privkey", "secretkey", "apikey"),
-    *("accesskey", "mnemonic", "seedphrase", "clientsecret", "accesstoken", "refreshtoken"),
-    *("authtoken", "secretaccesskey"),
-)
-_FUSED_PASS = re.compile(
-    r".*pwd|(?:ssh|ldap|db|sql|root|user|admin|bind|smtp|http|my|require|store|key)pass"
-)
-# Words behind a name that say what shape the value has, not that it is something else.
-_QUALIFIERS = frozenset(
-    _split(
-        "old new current previous prod production dev test staging primary secondary value "
-        "plain plaintext cleartext raw hex base64 b base64url pem string str text words v "
-        "default here confirm confirmation again"
-    )
-)
-_NEGATIONS = frozenset(
-    _split(
-        "public publishable no has is show hide forgot reset require requires required allow "
-        "use without min max encrypted hashed masked redacted missing invalid expired wrong "
-        "empty count num page next continuation continue sync cancel cancellation stop pad "
-        "bos eos unk mask sep cls special start end erc csrf"
-    )
-)
-_NAME_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
-_MAX_NAME_CHARS = 128
-
-
-def name_strength(name: str) -> Strength:
-    """How sensitive the name of a field, flag, header or variable is, in any spelling.
-
-    `dbPassword`, `DB_PASSWORD`, `db-password` and `db password 2` are one name. A name that goes
-    on to something harmless (`password_file`, `api_key_id`, `token_count`) is not sensitive.
-    """
-    if len(name) > _MAX_NAME_CHARS:
-        return Strength.NONE
-    words = [word.lower() for word in _NAME_WORDS.findall(name)]
-    while len(words) > 1 and words[-1] in _QUALIFIERS:
-        words.pop()
-    if not words or not _NEGATIONS.isdisjoint(words):
-        return Strength.NONE
-    for size in range(min(4, len(words)), 0, -1):
-        found = SENSITIVE_NAMES.get("".join(words[-size:]))
-        if found is not None:
-            return Strength.STRONG if words == ["secret"] else found
-    if words[-1].endswith(_FUSED):
-        return Strength.STRONG
-    return Strength.GENERATED if _FUSED_PASS.fullmatch(words[-1]) else Strength.NONE
 
 
 _PLACEHOLDER_WORDS = frozenset(
@@ -124,17 +33,20 @@ _PLACEHOLDER_WORDS = frozenset(
     )
 )
 _WRAPPED = re.compile(
-    r"<[^<>]*>|\[[A-Za-z _-]*\]|\([A-Za-z ]*\)|\{\{.*\}\}|\$?\{[^{}]*\}|\$[A-Za-z_][A-Za-z0-9_]*"
+    r"<[^<>]*>|<%.*%>|#\{[^{}]*\}|@@\w+@@|ENC[\[(].*|!vault\b.*|(?i:arn:aws).*"
+    r"|(?:required|nullable|string|confirmed|m(?:in|ax):[0-9]+|[|,])+"
+    r"|\[[A-Za-z _-]*\]|\([A-Za-z ]*\)|\{\{.*\}\}|\$?\{[^{}]*\}|\$[A-Za-z_][A-Za-z0-9_]*"
     r"|\$\([^()]*\)|%[A-Za-z_]+%|%\([a-z_]+\)s|%[sdv]|__[A-Z_]+__|@[A-Z_]+@|\$\{\{.*\}\}|!\w+ .*",
     re.ASCII,
 )
+_EXAMPLE = re.compile(r"example(?!\.(?:com|org|net))")
 _INSTRUCTION = re.compile(
     r"(?:your|my|insert|enter|replace|put|the|some|change)[-_ ][a-z_ -]*"
     r"(?:key|token|secret|password|passphrase|phrase|here|me|this)",
     re.ASCII | re.IGNORECASE,
 )
 _REFERENCE = re.compile(
-    r"(?:file|vault|env|keyring|keychain|secret|secrets|ref|ref\+[a-z]+|arn|op|ssm|kms|sops|fd|cmd"
+    r"(?:file|vault|env|unix|sha[0-9]{1,3}|md5|keyring|keychain|secret|secrets|ref|ref\+[a-z]+|arn|op|ssm|kms|sops|fd|cmd"
     r"|awssm|aws-sm|gcpsm|azurekv|secretsmanager|systemd|credential|pass-store|prompt):[^\s]*"
     r"|[A-Za-z][A-Za-z0-9+.-]*://[^\s@]*|projects/[\w/.-]+|secrets?/[\w/.-]+",
     re.ASCII | re.IGNORECASE,
@@ -151,8 +63,22 @@ _CREDENTIAL_WORDS = re.compile(
     r"(?i)(?<![a-z])(?:passwords?|passwd|passphrases?|secrets?|tokens?|keys?|credentials?|phrase"
     r"|mnemonic|authentication|authorization|login)(?![a-z0-9])"
 )
+# How other languages call the field; as a value it is a label, and never alone a password.
+_LABEL = re.compile(
+    r"(?i)(?:passwort|kennwort|contrase(?:n|\xf1)a|senha|heslo|wachtwoord|salasana|parola"
+    r"|passord|jelsz(?:o|\xf3)|adgangskode|mot de passe|palavra[- ]passe|clave|kata sandi"
+    r"|geslo|lozinka|slapta)\b"
+)
 _STOP_WORDS = frozenset(
-    _split("the a an is are to of for your if or not with from be must used this that will")
+    _split(
+        "the a an is are to of for your if or not with from be must used this that will "
+        "be have has can do does too at least must"
+    )
+)
+
+
+_VERDICTS = frozenset(
+    _split("is must can't cannot can should may has was are does do please not too already no")
 )
 
 
@@ -165,6 +91,8 @@ def _is_placeholder(value: str) -> bool:
         or (len(value) < 60 and ("•••" in value or "***" in value))
         or _WRAPPED.fullmatch(value) is not None
         or _INSTRUCTION.fullmatch(value) is not None
+        or (value.startswith("0x") and _ADDRESS.fullmatch(value) is not None)
+        or ("example" in lowered and _EXAMPLE.search(lowered) is not None)
     )
 
 
@@ -180,11 +108,25 @@ def _is_reference(value: str) -> bool:
 
 def _is_description(value: str, name: str) -> bool:
     """A label or a sentence about the field, as in option listings and message catalogues."""
-    if value.lower() == name.lower() and not value.islower():
+    if (value.lower() == name.lower() and not value.islower()) or _LABEL.search(value):
         return True
     words = value.split()
-    if len(words) < 2 or any(char.isdigit() for char in value):
+    if len(words) > 1 and words[0].lower() in _VERDICTS:
+        return True
+    if (
+        2 < len(words) < 12
+        and "phrase" not in name.lower()
+        and not _STOP_WORDS.isdisjoint(word.lower() for word in words)
+    ):
+        return True  # "is too short (8 characters)"
+    if any(char.isdigit() for char in value):
         return False
+    if not value.isascii() and "phrase" not in name.lower() and len(value) < 200:
+        return True  # a label in another language: passwords are typed on any keyboard
+    if len(words) < 2:
+        return False
+    if value[0].isupper() and words[1].islower() and "phrase" not in name.lower():
+        return True  # "Must not be empty"
     if len(words) >= 12:
         return not _STOP_WORDS.isdisjoint(word.lower() for word in words)
     if _CREDENTIAL_WORDS.search(value):
@@ -192,6 +134,21 @@ def _is_description(value: str, name: str) -> bool:
     if "phrase" in name.lower():
         return False  # a passphrase may well be a sentence
     return len(words) >= 4 and not _STOP_WORDS.isdisjoint(word.lower() for word in words)
+
+
+_MAX_PASSWORD_CHARS = 300
+
+
+def _is_sealed(value: str, name: str) -> bool:
+    """Far too long for a password, and no blanks: it was encrypted, and may be shown."""
+    return len(value) > _MAX_PASSWORD_CHARS and "pass" in name.lower() and " " not in value
+
+
+def _names_an_entry(value: str, name: str) -> bool:
+    """`secretKey: password`: not a key, but what the key of an entry is called."""
+    return name.lower().endswith("key") and (
+        is_sample(value) or (value.islower() and name_strength(value) > Strength.NONE)
+    )
 
 
 def exposes(strength: Strength, value: str, name: str) -> bool:
@@ -203,7 +160,7 @@ def exposes(strength: Strength, value: str, name: str) -> bool:
         return looks_random(value)
     if strength is Strength.GENERATED:
         return looks_generated(value) or is_word_phrase(value)
-    if _is_description(value, name):
+    if _is_description(value, name) or _is_sealed(value, name) or _names_an_entry(value, name):
         return False
     if strength is Strength.SCHEME:
         return not all(word in _METHODS for word in re.split(r"[\s,]+", value.lower()))
@@ -212,13 +169,59 @@ def exposes(strength: Strength, value: str, name: str) -> bool:
     return True
 
 
+# What manuals write in place of a password, and what a program's own key of that name is called.
+_SAMPLE = re.compile(
+    r"(?:user|my|db|some|your|new|old|the|test|example|default)?[-_]?"
+    r"(?:pass|password|passwd|passphrase|pwd|pw|secret|token|key|port)[0-9]?"
+    r"|change[-_]?(?:me|it|this)[!0-9]*|replace[-_]?me|example[-_\w]*|\w+[-_]example"
+    r"|geheim\$parole|foo|bar|foobar|todo|tbd|fixme|dummy",
+    re.IGNORECASE | re.ASCII,
+)
+# Passwords that people choose again and again, read as plain letters; public lists name them all.
+_COMMON = re.compile(
+    r"(?:hunter|letmein|qwerty(?:uiop)?|iloveyou|trustno|opensesame|zaqwsx|qazwsx|asdfgh(?:jkl)?"
+    r"|welcome|sunshine|princess|dragon|monkey|football|baseball|superman|batman|starwars"
+    r"|correcthorsebatterystaple|admin|master|shadow|whatever|(?:my|super|top|very)+secret\w{0,8})"
+)
+_LEET = str.maketrans("013457@$!", "oieastasi")
+_ALPHA_ONLY = re.compile(r"[^a-z]")
+
+
+def is_sample(value: str) -> bool:
+    """Whether a value is what manuals write in place of one: `mypassword`, `db_pass`."""
+    return _SAMPLE.fullmatch(value) is not None
+
+
+def is_well_known(value: str) -> bool:
+    """Whether a value is one of the passwords that people are known to choose: `hunter2`.
+
+    A common word alone (`admin`) is none of them, nor is `password`; in disguise they are:
+    `P@ssw0rd123`.
+    """
+    if not 6 <= len(value) <= 40 or not value.isascii() or not value.isprintable():
+        return False
+    lowered = value.lower()
+    plain = _ALPHA_ONLY.sub("", lowered)
+    read = _ALPHA_ONLY.sub("", lowered.rstrip("0123456789!#$*.?_").translate(_LEET))
+    if lowered in {"letmein", "iloveyou", "opensesame", "correcthorsebatterystaple", "qwertyuiop"}:
+        return True
+    if plain == lowered:
+        return False
+    if " " in value or "/" in value or "-" in value:
+        return False
+    disguised = read != plain and re.fullmatch(
+        r"(?:my|super|top)?(?:passw(?:or)?d|secret)\w{0,8}", read
+    )
+    return bool(disguised) or _COMMON.fullmatch(plain) is not None or bool(_COMMON.fullmatch(read))
+
+
 _CODE = re.compile(
     r"[A-Za-z_]\w*(?:\.\w+)*[(\[].*"  # a call or a subscript
     r"|[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+"  # an attribute chain, a file name
     r"|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"  # a constant
     r"|[A-Za-z]?[a-z]*(?:[_-][a-z]+)*(?:[_-][0-9]{1,2})?"  # words: `user_password`, `step-2`
     r"|v?[0-9]+(?:[.,:/-][0-9]+)*[a-z]{0,3}"  # versions, dates, sizes, counts
-    r"|[0-9]+[A-Za-z%]{1,6}",
+    r"|[0-9]+/?[A-Za-z%]{1,6}",
     re.ASCII,
 )
 # What password managers offer to people: `copper-lantern-drift-48`.
@@ -229,16 +232,29 @@ _ALGORITHM = re.compile(
     r"(?i)(?:hmac-?)?(?:sha|md|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
     r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]+(?:[-_][a-z0-9_-]{0,12}|[a-z]{0,3})"
 )
-_CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n", "->")
+_CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n", "->", ".*", "[^")
 _DIGITS = re.compile(r"[0-9]")
 _LETTERS = re.compile(r"[A-Za-z]")
 _SYMBOLS = re.compile(r"[!@#$%^&*+~?]")
 _SPACES = re.compile(r"\s")
 _TURNS = re.compile(r"[a-z0-9][A-Z]")
 _TOKEN = re.compile(r"[A-Za-z0-9_+/=.~:|%-]{16,}", re.ASCII)
+_TEN = "0123456789"
 _HEX = re.compile(r"[0-9a-fA-F]+")
+_DRAWN_LOWER = re.compile(r"(?=[a-z]{0,14}[0-9][a-z0-9]{0,12}[0-9][0-9]{0,3}[a-z])[a-z0-9]{16,64}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _SRI = re.compile(r"(?:sha(?:1|256|384|512)|md5)[-:].*")
+
+
+def is_distinct(value: str) -> bool:
+    """Whether a value is a password even where little announces one: as a word of a sentence.
+
+    Words joined by a mark, a key, letters of both cases with digits, or a well-known password.
+    """
+    if is_well_known(value) or is_word_phrase(value) or looks_random(value):
+        return True
+    kinds = sum(any(map(kind, value)) for kind in (str.isupper, str.islower, str.isdigit))
+    return len(value) >= 8 and kinds == 3 and looks_generated(value)
 
 
 def is_word_phrase(value: str) -> bool:
@@ -279,13 +295,20 @@ def looks_random(value: str) -> bool:
         return False
     if _is_reference(value):
         return False
+    if "." in value and any(map(_DRAWN_LOWER.fullmatch, value.split("."))):
+        return True
     if _CODE.fullmatch(value):
         # An attribute chain, unless a part of it was drawn: `s.PCAq2VJzwc81yTq2NDSXR90k`.
-        return any(len(part) >= 16 and is_drawn(part.encode()) for part in value.split("."))
+        return any(
+            len(part) >= 16 and is_drawn(part.encode(), least=0, share=8)
+            for part in value.split(".")
+        )
     if _HEX.fullmatch(value):
         return len(value) >= 24
     digits = len(_DIGITS.findall(value))
     mixed = value != value.lower() and value != value.upper()
     if mixed:
         return digits >= 2 or _irregular(value)
+    if digits > 1 and len(value) >= 24 and value.isalnum() and not value.rstrip(_TEN).isalpha():
+        return True  # base 32, or small letters and digits: few digits may be among them
     return digits * 8 >= len(value) and "." not in value and digits < len(value)

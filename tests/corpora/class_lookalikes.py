@@ -1,0 +1,116 @@
+"""What stands in the places of `classes` and is harmless: references, labels, code, ciphertext."""
+
+from random import Random
+
+from mfm_ops.machine.json_rules import Json
+from tests.corpora.draws import fill
+
+__all__ = ["lookalikes"]
+
+_UUID = "{8:h}-{4:h}-4{3:h}-a{3:h}-{12:h}"
+_TEXTS = (
+    *(
+        "enode://{128:h}@10.0.0.1:30303",
+        "https://{32:h}@errors.example.com/3",
+        "git@git.example:a/b",
+    ),
+    *("ssh://git@git.example.com/a.git", "def login(user: str, password: str = None) -> Token:"),
+    *(
+        "passwd = getpass()",
+        "password: Optional[str] = Field(default=None)",
+        "  password=password,",
+    ),
+    *("self.password = password", "const { password, token } = req.body;", "secret: Buffer"),
+    *(
+        'password := os.Getenv("DB_PASSWORD")',
+        "func Login(name, password string) error",
+        "x: string",
+    ),
+    *("password VARCHAR(255) NOT NULL", "-p, --password PASSWORD  the password", "token: string;"),
+    *("docker login -u USERNAME -p PASSWORD", "kpasswd      464/tcp", "passwd:     compat systemd"),
+    *("password: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  {80:h}\n", "password=%DB_PASS%"),
+    *(
+        "password: ENC[AES256_GCM,data:{20:b},type:str]",
+        "DB_PASSWORD=changeme\n",
+        "password: #{{x}}",
+    ),
+    *("sed -i 's/password: .*/password: REDACTED/' x.yml", "arn:aws:x:eu:1:secret:MyDb-a1B2c3"),
+    *(
+        '"ARN": "arn:aws:secretsmanager:us-west-2:1234:secret:MyTestSecret-a1b2c3"',
+        "using password: YES",
+    ),
+    *("Token ID: " + _UUID, "token accessor: {24:a}", "password last changed: Mar04,2026"),
+    *(
+        "Password authentication: Kerberos5",
+        "secret: db-creds-x7k2p",
+        "Secret type: kubernetes.io/tls",
+    ),
+    *("SHA256 of token.txt: {64:h}", "Key fingerprint is SHA256:{43:b}", "password: sha256:Abc"),
+    *(
+        "https://x.example.com/v1/0x{64:h}",
+        "https://x.example.com/hooks/list",
+        "?code=404&state=done",
+    ),
+)
+_COMMANDS = (
+    *(
+        "git commit -S -m Login2Page",
+        "pytest -k test_Login2Token",
+        "docker run -u 1000:1000 -p 8080:80 x",
+    ),
+    *(
+        "docker compose -p myproject up",
+        "ssh -l jo -p 2222 h",
+        "psql -U app -p 5433",
+        "tar -x -T L2.txt",
+    ),
+    *(
+        "mysql -u root -p shop",
+        "kubectl get secret tls-Abc2x",
+        "git config user.signingkey 3AA5C34371567BD2",
+    ),
+    *(
+        "kubectl config use-context gke_prod_Europe1",
+        "useradd -u 1001 -s /bin/bash jo2",
+        "cast tx 0x{64:h}",
+    ),
+    *(
+        "cast send --password-file /run/pw 0x{40:h}",
+        "aws s3 cp s3://Bucket2/Key2File .",
+        "vault token lookup",
+    ),
+)
+_LABELS = (
+    *("is required", "Must be at least 8 characters", "Mot de passe", "Passwort vergessen?"),
+    *("Contrase\xf1a", "required|min:8", "Password"),
+)
+_VALUES: tuple[Json, ...] = (
+    {"errors": {"password": ["is too short (minimum is 8 characters)", "can't be blank"]}},
+    {"passphrase": "Frase de contrase\xf1a"},
+    {"secretKey": "password"},
+    {"passwordRef": {"secret": "db"}},
+    {"secretKeyRef": {"name": "db", "key": "password"}},
+    {"type": "secret", "value": "db-creds"},
+    {"type": "password", "placeholder": "Enter your password"},
+    {"name": "password_reset_ttl", "value": "3600"},
+    {"name": "PASSWORD", "value": "", "sensitive": True},
+    {"DESKTOP_SESSION": "ubuntu", "PRIMARY_KEY": "id"},
+    {"method": "eth_call", "params": ["0x70a08231", "latest"]},
+    {"bytes": list(range(32))},
+)
+
+
+def lookalikes(rng: Random) -> list[Json]:
+    """All of them, drawn anew."""
+    texts: list[Json] = [{"stdout": fill(rng, text)} for text in _TEXTS]
+    commands: list[Json] = [
+        {"argv": [fill(rng, word) for word in command.split(" ")]} for command in _COMMANDS
+    ]
+    drawn: list[Json] = [
+        {"annotations": {"checksum/secret": fill(rng, "{64:h}")}},
+        {"encryptedData": {"password": fill(rng, "AgB{400:b}")}},
+        {"Idempotency-Key": fill(rng, _UUID), "CACHE_KEY": fill(rng, "{40:h}")},
+        {"accounts": [fill(rng, "0x{40:h}")]},
+    ]
+    labels: list[Json] = [{"password": label} for label in _LABELS]
+    return [*texts, *commands, *labels, *_VALUES, *drawn]
