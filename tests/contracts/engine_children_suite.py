@@ -260,7 +260,7 @@ class EngineChildrenSuite:
                 },
             ),
         )
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             result = await family.start("parent")
         assert (await family.context(result))["parent.main.answer"] == {"one": 0, "two": 1}
 

@@ -22,7 +22,7 @@ from mfm_ops.storage.sqlite import open_sqlite_store
 
 COMMAND = (sys.executable, "-m", "mfm_ops.cli.main")
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 50
+TIMEOUT_S = 120
 
 
 def busybox() -> Path:
@@ -151,7 +151,7 @@ def on_terminal(mfm: Mfm, *arguments: str, columns: int = 80, **environ: str) ->
 
 async def wait_for(mfm: Mfm, seen: Callable[[list[dict[str, Any]]], bool]) -> RunId:
     """The one run of the store, once its durable events are as wanted."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while True:
             # It fails as long as the store is not there, or only half made.
             with contextlib.suppress(StorageFailure):

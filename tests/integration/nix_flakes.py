@@ -147,13 +147,13 @@ class Flakes:
         )
 
     async def resolve(
-        self, app: str, site: NixSite | None = None, *, timeout_ms: int = 30_000
+        self, app: str, site: NixSite | None = None, *, timeout_ms: int = 120_000
     ) -> Resolution:
         resolver = Resolver(site or self.site())
         return await resolver.resolve(parse_app_ref(app), run="run", timeout_ms=timeout_ms)
 
     async def failure(
-        self, app: str, site: NixSite | None = None, *, timeout_ms: int = 30_000
+        self, app: str, site: NixSite | None = None, *, timeout_ms: int = 120_000
     ) -> tuple[str, str]:
         """Code and reason of a resolution that fails; the error keeps nothing but safe details."""
         with pytest.raises(TransportFailure) as caught:

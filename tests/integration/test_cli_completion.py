@@ -95,7 +95,7 @@ async def test_states_in_doubt_are_offered_to_resolve(mfm: Mfm, finished: dict[s
     with mfm.started(*mfm.program("sleep", "4700.25"), "--effect") as process:
         await wait_for_newest(mfm)
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert offered(mfm, "run", "resolve", "last", "") == ["run_program.main.run"]
 
 

@@ -22,7 +22,7 @@ async def test_a_run_is_cancelled_from_another_process_and_its_programs_are_dead
         run_id = await wait_for(mfm, entered)
         done = mfm("run", "cancel", run_id, "--why", "not needed", "--json")
         assert done.data == {"run_id": run_id, "phase": "Cancelled"}
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=120)
     assert process.returncode == 6
     assert json.loads(out)["error"]["code"] == "run_cancelled"
     assert processes_with(marker) == []
@@ -37,7 +37,7 @@ async def test_a_killed_run_is_cancelled_without_its_driver(mfm: Mfm) -> None:
     with mfm.started(*mfm.program("sleep", "4100.25")) as process:
         run_id = await wait_for(mfm, entered)
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert mfm("run", "cancel", run_id).code == 0
     status = mfm("run", "status", run_id, "--json").data
     assert status["phase"] == "Cancelled"
@@ -58,7 +58,7 @@ async def test_a_stopped_driver_is_cancelled_by_force_and_does_no_harm_when_it_w
         assert mfm("run", "cancel", run_id, "--force").code == 0
         events = mfm("run", "events", run_id, "--json").data
         process.send_signal(signal.SIGCONT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert "run_fenced" in err
     assert processes_with(marker) == []
     assert mfm("run", "events", run_id, "--json").data == events
@@ -75,7 +75,7 @@ async def parked(mfm: Mfm) -> str:
     with mfm.started(*mfm.program("sleep", "4300.25"), "--effect") as process:
         run_id = await wait_for(mfm, lambda events: "mfm.io_intent" in str(events))
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert mfm("run", "resume", run_id).code == 5
     return run_id
 

@@ -27,7 +27,7 @@ def test_a_pipe_without_an_end_is_refused_by_its_beginning(mfm: Mfm) -> None:
             cwd=mfm.directory,
             stdin=endless.stdout,
             capture_output=True,
-            timeout=50,
+            timeout=120,
             check=False,
         )
         endless.kill()

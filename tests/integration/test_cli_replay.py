@@ -265,4 +265,4 @@ def test_ctrl_c_ends_even_a_handler_that_never_waits(mfm: Mfm) -> None:
         assert process.stderr is not None
         assert process.stderr.readline() == "endless\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=50) == 130
+        assert process.wait(timeout=120) == 130

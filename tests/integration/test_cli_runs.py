@@ -296,7 +296,7 @@ async def test_a_signal_kills_programs_and_leaves_a_run_that_resumes(
     with mfm.started(*mfm.program("sleep", marker)) as process:
         run_id = await wait_for(mfm, entered)
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert f"resume with: mfm run resume {run_id}" in err
     assert out == ""
@@ -306,7 +306,7 @@ async def test_a_signal_kills_programs_and_leaves_a_run_that_resumes(
     with mfm.started("run", "resume", run_id, "--json") as process:
         await wait_for(mfm, lambda events: sum("StateEntered" in str(e) for e in events) == 2)
         process.send_signal(number)
-        again, _ = process.communicate(timeout=30)
+        again, _ = process.communicate(timeout=120)
     assert process.returncode == code
     assert json.loads(again)["error"]["code"] == "interrupted"
     assert processes_with(marker) == []
@@ -318,7 +318,7 @@ async def test_a_second_signal_changes_nothing(mfm: Mfm) -> None:
         run_id = await wait_for(mfm, entered)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert process.returncode == 130
     assert processes_with(marker) == []
     assert mfm("run", "status", run_id).code == 0
@@ -333,14 +333,14 @@ async def test_a_run_that_is_driven_is_busy(mfm: Mfm) -> None:
         result = mfm("run", "resume", run_id, "--json")
         assert (result.code, result.error["code"]) == (3, "run_busy")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 async def test_an_effect_that_was_killed_parks_the_run(mfm: Mfm) -> None:
     with mfm.started(*mfm.program("sleep", "3300.25"), "--effect") as process:
         run_id = await wait_for(mfm, lambda events: "mfm.io_intent" in str(events))
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert mfm("run", "status", run_id, "--json").data["driver"]["alive"] is False
     result = mfm("run", "resume", run_id, "--json")
     assert (result.code, result.error["code"]) == (5, "effect_unknown")
@@ -362,7 +362,7 @@ async def test_a_run_whose_driver_was_killed_is_not_shown_as_running(mfm: Mfm) -
         assert (alive["driver"]["alive"], alive["driver"]["liveness"]) == (True, "alive")
         assert mfm("run", "list").out.splitlines()[1].endswith("  Running")
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     status = mfm("run", "status", run_id, "--json").data
     assert (status["phase"], status["activity"]) == ("Running", "interrupted")
     (state,) = status["states"]
@@ -387,7 +387,7 @@ async def test_of_a_driver_on_another_host_nothing_is_claimed(mfm: Mfm) -> None:
     with mfm.started(*mfm.program("sleep", "3360.25")) as process:
         run_id = await wait_for(mfm, entered)
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     (driver,) = [
         event["event"]["Domain"]["payload"]
         for event in mfm("run", "events", run_id, "--json").data
@@ -426,11 +426,11 @@ async def test_followed_events_appear_while_the_run_goes_on(mfm: Mfm) -> None:
             while "StateEntered" not in follower.stdout.readline():
                 pass
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
             while "mfm.driver_stopped" not in follower.stdout.readline():
                 pass
             follower.send_signal(signal.SIGINT)
-            _, err = follower.communicate(timeout=30)
+            _, err = follower.communicate(timeout=120)
         assert (follower.returncode, err) == (0, "")
 
 

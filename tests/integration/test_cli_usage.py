@@ -346,7 +346,7 @@ def test_an_output_that_cannot_be_written_is_a_failure(
         env=mfm.environ,
         cwd=mfm.directory,
         capture_output=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, b"")
@@ -364,7 +364,7 @@ def test_data_reaches_standard_output_whatever_becomes_of_the_other_streams(
         env=mfm.environ,
         cwd=mfm.directory,
         capture_output=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, b"1\n")
@@ -376,7 +376,7 @@ def test_closed_standard_input_is_empty(mfm: Mfm) -> None:
         env=mfm.environ,
         cwd=mfm.directory,
         capture_output=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 3
@@ -392,7 +392,7 @@ def test_a_failure_whose_reader_has_left_is_still_a_failure(mfm: Mfm) -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=50) == 2
+        assert process.wait(timeout=120) == 2
 
 
 def test_ctrl_c_while_an_op_is_looked_up_ends_mfm_at_once(mfm: Mfm) -> None:

@@ -59,7 +59,7 @@ def roots(mfm: Mfm) -> list[Path]:
 
 async def until_resolved(mfm: Mfm) -> None:
     """Until the store holds the first fact of its one run."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while True:
             # It fails as long as the store is not there, or only half made.
             try:

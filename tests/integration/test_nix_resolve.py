@@ -240,7 +240,7 @@ async def test_a_workspace_that_the_manifest_calls_dirty_is_dirty(flakes: Flakes
     site = flakes.site(workspace=workspace_of(directory))
     with pytest.raises(TransportFailure) as caught:
         await Resolver(site).resolve(
-            parse_app_ref("path:.#say"), run="run", timeout_ms=30_000, dirty=True
+            parse_app_ref("path:.#say"), run="run", timeout_ms=120_000, dirty=True
         )
     assert caught.value.info.details == {"reason": "dirty"}
 
@@ -289,7 +289,7 @@ async def test_the_workspace_must_stand_where_the_manifest_says(flakes: Flakes) 
         resolver = Resolver(flakes.site(workspace=workspace))
         with pytest.raises(TransportFailure) as caught:
             await resolver.resolve(
-                parse_app_ref("path:.#say"), run="run", timeout_ms=30_000, commit="0" * 40
+                parse_app_ref("path:.#say"), run="run", timeout_ms=120_000, commit="0" * 40
             )
         assert caught.value.info.details == {"reason": "workspace_changed"}
 
@@ -571,7 +571,7 @@ async def test_two_who_ask_for_the_same_share_one_set_of_commands(
     found = []
 
     async def ask() -> None:
-        found.append(await resolver.resolve(app, run="run", timeout_ms=30_000))
+        found.append(await resolver.resolve(app, run="run", timeout_ms=120_000))
 
     async with anyio.create_task_group() as group:
         for _ in range(3):
@@ -597,7 +597,7 @@ async def test_one_who_gives_up_does_not_take_the_others_along(
 
     async with anyio.create_task_group() as group:
         group.start_soon(ask, 1)
-        group.start_soon(ask, 30_000)
+        group.start_soon(ask, 120_000)
     assert sorted(outcomes) == ["found", "nix_timeout"]
 
 
@@ -629,13 +629,13 @@ def slow(directory: Path) -> tuple[str, str]:
 
 
 async def until_built(mark: str) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while not processes_with(mark):
             await anyio.sleep(0.01)
 
 
 async def until_gone(mark: str) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while processes_with(mark):
             await anyio.sleep(0.01)
 
@@ -715,8 +715,8 @@ async def test_a_run_protects_what_it_resolved(flakes: Flakes, tmp_path: Path) -
     directory = flakes.plain(tmp_path.name, text)
     app = parse_app_ref(f"path:{directory}#say")
     resolver = Resolver(flakes.site(roots=roots))
-    found = await resolver.resolve(app, run="first", timeout_ms=30_000)
-    await resolver.resolve(app, run="second", timeout_ms=30_000)
+    found = await resolver.resolve(app, run="first", timeout_ms=120_000)
+    await resolver.resolve(app, run="second", timeout_ms=120_000)
 
     def delete() -> bool:
         command = ["nix-store", "--delete", found.store_path]
@@ -741,13 +741,13 @@ async def test_who_joins_from_another_run_shares_the_commands_and_holds_their_ro
     app = parse_app_ref(ref(flakes, "good", "say"))
     async with anyio.create_task_group() as group:
         for run in ("first", "second"):
-            group.start_soon(lambda run: resolver.resolve(app, run=run, timeout_ms=30_000), run)
+            group.start_soon(lambda run: resolver.resolve(app, run=run, timeout_ms=120_000), run)
     assert len(log.read_text().splitlines()) == 4
     (root,) = (roots / "first").iterdir()
     (held,) = (roots / "second").iterdir()
     assert held.readlink() == root
     # Asking again by itself, it gets a root of its own.
-    await resolver.resolve(app, run="second", timeout_ms=30_000)
+    await resolver.resolve(app, run="second", timeout_ms=120_000)
     assert held.readlink() == root.readlink()
 
 
