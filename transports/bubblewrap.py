@@ -83,6 +83,8 @@ _EXEC_REASONS = MappingProxyType(
         b"Permission denied": "permission",
     }
 )
+# The program's file was unlinked before it was bound, or before the bind was made read-only.
+_REPLACED = (b"Can't find source path /proc/self/fd/", b' (deleted)" in mount table')
 _REFUSALS = (b"Permission denied", b"Operation not permitted", b"No permissions", b"namespace")
 
 
@@ -95,7 +97,7 @@ def read_complaint(stderr: bytes) -> Complaint:
     if b"bwrap: execvp " in stderr:
         reasons = (word for text, word in _EXEC_REASONS.items() if text in stderr)
         return Complaint("exec", next(reasons, "exec"))
-    if b"Can't find source path /proc/self/fd/" in stderr:
+    if any(text in stderr for text in _REPLACED):
         return Complaint("replaced", "replaced")
     if any(text in stderr for text in _REFUSALS):
         return Complaint("refused", "refused")

@@ -262,6 +262,12 @@ def test_a_prefix_may_be_one_program(tmp_path: Path) -> None:
         (b"bwrap: No permissions to create a new namespace, likely...\n", "refused", "refused"),
         (b"bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted\n", "refused", "refused"),
         (b"bwrap: Can't find source path /proc/self/fd/7: No such\n", "replaced", "replaced"),
+        (
+            b"bwrap: Can't bind mount /oldroot/p on /newroot/dev/mfm/bin/p: "
+            b'Unable to find "/newroot/dev/mfm/bin/p (deleted)" in mount table\n',
+            "replaced",
+            "replaced",
+        ),
         (b"bwrap: Can't find source path /data: No such file\n", "setup", "setup_failed"),
     ],
 )
