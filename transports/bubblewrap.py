@@ -83,8 +83,12 @@ _EXEC_REASONS = MappingProxyType(
         b"Permission denied": "permission",
     }
 )
-# The program's file was unlinked before it was bound, or before the bind was made read-only.
-_REPLACED = (b"Can't find source path /proc/self/fd/", b' (deleted)" in mount table')
+# The program's file was unlinked before, during or after its bind, which is then made read-only.
+_REPLACED = (
+    b"Can't find source path /proc/self/fd/",
+    b"Race condition binding dirfd",
+    b' (deleted)" in mount table',
+)
 _REFUSALS = (b"Permission denied", b"Operation not permitted", b"No permissions", b"namespace")
 
 

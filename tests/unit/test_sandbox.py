@@ -267,6 +267,7 @@ def test_a_prefix_may_be_one_program(tmp_path: Path) -> None:
             "replaced",
             "replaced",
         ),
+        (b"bwrap: Race condition binding dirfd: Invalid argument\n", "replaced", "replaced"),
         (b"bwrap: Can't find source path /data: No such file\n", "setup", "setup_failed"),
     ],
 )
