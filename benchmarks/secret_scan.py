@@ -31,6 +31,7 @@ _MIB = 1 << 20
 _HOSTILE = (
     *("password=", "token token='", "Bearer ", "-----BEGIN PRIVATE KEY-----", "zoo abandon "),
     *("mysql -p ", "curl -u ", "://::::", "%2525", "add act age ", "A1b2-", "<password>", "SUlJ"),
+    *("password: \n\n\n", " -p x;", "https://a/t/", "[1,2,", "stringData:\n a: b\n"),
 )
 
 

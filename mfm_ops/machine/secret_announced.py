@@ -144,7 +144,7 @@ def _is_said(text: str) -> bool:
         rest = line[found.end() :].rstrip()
         following = next(filter(_SOMETHING.search, lines[at + 1 : at + 4]), "")
         alone = following[:_MAX_LINE_CHARS].split()
-        if _is_alone(alone, introduced=rest.endswith((":", ".", "!"))):
+        if _is_alone(alone, introduced=rest.endswith(":")):
             return True
         if of_key and 0 < len(alone) < 3 and _KEY.fullmatch(alone[-1]):
             return True

@@ -18,6 +18,8 @@ _BODY = re.compile(rb"[A-Za-z0-9+/_-]+(?:\r?\n[A-Za-z0-9+/_-]{40,})*")
 _HEX = re.compile(rb"((?:[0-9a-f]{2})+)")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _MAX_BODY_BYTES = 1 << 20
+# A blank of a form, and no operator of a program's source.
+_PLUS = re.compile(r"(?<=\S)\+(?=\S)")
 _ESCAPE = re.compile(r"\\u00([0-9a-fA-F]{2})|\\x([0-9a-fA-F]{2})")
 
 
@@ -47,7 +49,7 @@ def _decoded(data: bytes, start: int) -> tuple[str, int]:
 def unescaped(text: str) -> str:
     """`text` with percent escapes and escaped characters undone once."""
     if "%" in text:
-        text = unquote(text.replace("+", " ")) if "%2" in text or "%3" in text else unquote(text)
+        text = unquote(_PLUS.sub(" ", text)) if "%2" in text or "%3" in text else unquote(text)
     if "\\u00" in text or "\\x" in text:
         text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
     return text

@@ -232,7 +232,7 @@ _ALGORITHM = re.compile(
     r"(?i)(?:hmac-?)?(?:sha|md|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
     r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]+(?:[-_][a-z0-9_-]{0,12}|[a-z]{0,3})"
 )
-_CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n", "->", ".*", "[^")
+_CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n", "->", ".*", "[^", "qr/")
 _DIGITS = re.compile(r"[0-9]")
 _LETTERS = re.compile(r"[A-Za-z]")
 _SYMBOLS = re.compile(r"[!@#$%^&*+~?]")
