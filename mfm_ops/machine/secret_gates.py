@@ -134,7 +134,7 @@ _OPTION = re.compile(
     rb'[ "]-[aAbkKNpPsStTuUvwWxXzZ][ "=]'
     rb"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin)"
 )
-_VERB = re.compile(b'"(?:' + VERBS.encode() + b')"')
+_VERB = re.compile(b'[" ;&|](?:' + VERBS.encode() + b')[" ]')
 # The beginning of an array of bytes.
 _NUMBERS = re.compile(rb"\[\s{0,8}(?:[0-9]{1,3},\s{0,8}){4}")
 

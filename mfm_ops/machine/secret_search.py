@@ -4,6 +4,8 @@ The rules and their many patterns stand behind this module; `secrets` imports it
 looks suspicious, so that a program that meets none never pays for them.
 """
 
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import orjson
@@ -42,6 +44,8 @@ __all__ = ["first_secret"]
 
 _SHORTEST_TELLING_KEY_CHARS = 16
 _MAX_ARGV = 256
+_MAX_SCRIPT_CHARS = 4096
+_ENDS = re.compile(r"[;&|\n]")
 
 
 class _Place(NamedTuple):
@@ -136,8 +140,18 @@ def _is_argv(value: list[Json]) -> bool:
 def _command_exposes(value: list[Json]) -> bool:
     words = [item for item in value[:_MAX_ARGV] if isinstance(item, str)]
     return (
-        options_expose(words) or verb_exposes(words) or rule_in_command(" ".join(words)) is not None
+        options_expose(words)
+        or verb_exposes(words)
+        or any(verb_exposes(command.split()) for command in _scripts(words))
+        or rule_in_command(" ".join(words)) is not None
     )
+
+
+def _scripts(words: list[str]) -> Iterator[str]:
+    """The commands of what is handed to a shell as one word."""
+    for word in words:
+        if " " in word:
+            yield from _ENDS.split(word[:_MAX_SCRIPT_CHARS])
 
 
 def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:

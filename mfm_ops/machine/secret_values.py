@@ -159,7 +159,7 @@ def exposes(strength: Strength, value: str, name: str) -> bool:
     if strength is Strength.RANDOM:
         return looks_random(value)
     if strength is Strength.GENERATED:
-        return looks_generated(value) or is_word_phrase(value)
+        return looks_generated(value) or is_word_phrase(value) or is_well_known(value)
     if _is_description(value, name) or _is_sealed(value, name) or _names_an_entry(value, name):
         return False
     if strength is Strength.SCHEME:

@@ -170,6 +170,11 @@ CLASSES: tuple[Kind, ...] = (
             "cborHex": fill(rng, "5820{64:h}"),
         },
     ),
+    _record(
+        "shell_script",
+        "Vault docs, in a shell",
+        lambda rng: ["sh", "-c", fill(rng, "cd /x; vault operator unseal {40:a}4aZ")],
+    ),
     _record("sui", "Sui docs", lambda rng: "use suiprivkey1" + bech32(rng, 58)),
     _record(
         "macaroon",
