@@ -16,7 +16,7 @@ __all__ = ["Bubblewrap", "Complaint", "explain_refusal", "find_bubblewrap", "rea
 
 _ASK_TIMEOUT_S = 10
 
-Trouble = Literal["exec", "replaced", "refused", "setup"]
+Trouble = Literal["exec", "refused", "setup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,6 @@ _EXEC_REASONS = MappingProxyType(
         b"Permission denied": "permission",
     }
 )
-# The program's file was unlinked before, during or after its bind, which is then made read-only.
-_REPLACED = (
-    b"Can't find source path /proc/self/fd/",
-    b"Race condition binding dirfd",
-    b' (deleted)" in mount table',
-)
 _REFUSALS = (b"Permission denied", b"Operation not permitted", b"No permissions", b"namespace")
 
 
@@ -101,8 +95,6 @@ def read_complaint(stderr: bytes) -> Complaint:
     if b"bwrap: execvp " in stderr:
         reasons = (word for text, word in _EXEC_REASONS.items() if text in stderr)
         return Complaint("exec", next(reasons, "exec"))
-    if any(text in stderr for text in _REPLACED):
-        return Complaint("replaced", "replaced")
     if any(text in stderr for text in _REFUSALS):
         return Complaint("refused", "refused")
     return Complaint("setup", "setup_failed")

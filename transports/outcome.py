@@ -30,7 +30,7 @@ __all__ = [
     "sandbox_unavailable",
     "spawn_failure",
     "too_slow",
-    "was_replaced",
+    "was_set_up",
 ]
 
 _SPAWN_REASONS: Final = MappingProxyType(
@@ -90,9 +90,9 @@ def too_slow(timeout_ms: int, where: Mapping[str, Json]) -> TransportFailure:
     )
 
 
-def was_replaced(result: ChildResult) -> bool:
-    """Whether the program's file was unlinked before the sandbox could bind it."""
-    return result.exec_errno is None and read_complaint(result.stderr).trouble == "replaced"
+def was_set_up(result: ChildResult) -> bool:
+    """Whether the sandbox stood, or was refused: its set-up is not what failed."""
+    return result.exec_errno is not None or read_complaint(result.stderr).trouble != "setup"
 
 
 def not_started(result: ChildResult, where: Mapping[str, Json]) -> TransportFailure:

@@ -68,6 +68,10 @@ class PinnedProgram:
         now = os.fstat(self.fd)
         return (now.st_size, now.st_mtime_ns) != self.stamp[2:4]
 
+    def relinked(self) -> bool:
+        """Whether the file got another name since the check, or lost one: it may be replaced."""
+        return _stamp(os.fstat(self.fd)) != self.stamp
+
 
 def pin_program(path: str, policy: ExecPolicy) -> PinnedProgram:
     """Open the program at `path` and check that `policy` lets it run.

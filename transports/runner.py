@@ -39,7 +39,7 @@ from transports.outcome import (
     sandbox_unavailable,
     spawn_failure,
     too_slow,
-    was_replaced,
+    was_set_up,
 )
 from transports.policy import ExecPolicy
 from transports.process_exec import run_child
@@ -182,7 +182,7 @@ class ProgramRunner:
             if group is not None:
                 group.close()
         if result.ending == "not_started":
-            if was_replaced(result):
+            if not was_set_up(result) and program.relinked():
                 return None
             raise not_started(result, where)
         require_success(result, exceeded, held, call.timeout_ms, where)
