@@ -10,6 +10,7 @@ sandbox then shows at which path is `view`'s.
 import hashlib
 import os
 import stat
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,9 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 _REOPEN_TRIES = 100
 
+# The longest tick that Linux has is 10 ms.
+_TICK_NS = 20_000_000
+
 
 @dataclass(slots=True)
 class PinnedProgram:
@@ -53,6 +57,7 @@ class PinnedProgram:
     roots: tuple[str, ...]
     sealed: bool
     stamp: tuple[int, int, int, int, int]
+    checked_ns: int
 
     def __enter__(self) -> Self:
         return self
@@ -69,8 +74,13 @@ class PinnedProgram:
         return (now.st_size, now.st_mtime_ns) != self.stamp[2:4]
 
     def relinked(self) -> bool:
-        """Whether the file got another name since the check, or lost one: it may be replaced."""
-        return _stamp(os.fstat(self.fd)) != self.stamp
+        """Whether the file may have got another name since the check, or lost one.
+
+        What changed last just before the check may have changed again since: a file's times go by
+        the kernel's ticks.
+        """
+        too_new = self.stamp[4] > self.checked_ns - _TICK_NS
+        return too_new or _stamp(os.fstat(self.fd)) != self.stamp
 
 
 def pin_program(path: str, policy: ExecPolicy) -> PinnedProgram:
@@ -111,6 +121,7 @@ def pin_program(path: str, policy: ExecPolicy) -> PinnedProgram:
             roots=tuple(dict.fromkeys(roots)),
             sealed=_is_sealed(resolved, info),
             stamp=_stamp(info),
+            checked_ns=time.time_ns(),
         )
     except BaseException:
         os.close(fd)
