@@ -1,5 +1,6 @@
 """Policy, sandbox command, host view and cgroup protocol, decided without running anything."""
 
+import dataclasses
 import itertools
 import os
 from pathlib import Path
@@ -181,6 +182,7 @@ def pinned(resolved: str, requested: str, **changes: object) -> PinnedProgram:
         "roots": (),
         "sealed": False,
         "stamp": (0, 0, 0, 0, 0),
+        "checked_ns": 0,
         **changes,
     }
     return PinnedProgram(**fields)  # type: ignore[arg-type]
@@ -239,6 +241,19 @@ def test_a_pinned_program_stays_itself_when_its_path_is_replaced(tmp_path: Path)
         other.rename(program)
         assert os.pread(opened.fd, 3, len(NATIVE)) == b"one"
         assert not opened.changed()
+
+
+def test_a_file_that_changed_lately_counts_as_relinked(tmp_path: Path) -> None:
+    program = tmp_path / "p"
+    program.write_bytes(NATIVE)
+    program.chmod(0o755)
+    with pin_program(str(program), ExecPolicy(allow_prefixes=(str(tmp_path),))) as opened:
+        # Its change time is older than that of any change to come, and then it is not.
+        settled = dataclasses.replace(opened, checked_ns=opened.stamp[4] + 1_000_000_000)
+        assert not settled.relinked()
+        assert dataclasses.replace(opened, checked_ns=opened.stamp[4]).relinked()
+        os.utime(opened.fd, ns=(0, 0))
+        assert settled.relinked()
 
 
 def test_a_prefix_may_be_one_program(tmp_path: Path) -> None:
