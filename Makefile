@@ -24,7 +24,7 @@ lint: setup-dev ## ruff and mypy
 	@"$(BIN)/mypy"
 
 bench: setup-dev ## run each script in benchmarks/; they print JSON
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script" >&2; "$(BIN)/python" "$$script"; done
+	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script" >&2; "$(BIN)/python" -m "benchmarks.$$(basename "$$script" .py)"; done
 
 crash: system setup-dev ## the long form of the crash and property suites
 	@HYPOTHESIS_PROFILE=long "$(BIN)/python" -m pytest --long --timeout=3600 tests/crash tests/contracts tests/unit $(PYTEST_ARGS)

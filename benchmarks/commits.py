@@ -1,7 +1,7 @@
 """Durable commits and reads of the SQLite store against raw apsw; prints one JSON object.
 
 Contestants take turns within one process and on one disk, so that the ratios hold on a busy
-machine. Run: `python benchmarks/commits.py [--rounds N] [--directory DIR]`.
+machine. Run: `python -m benchmarks.commits [--rounds N] [--directory DIR]`.
 """
 
 from __future__ import annotations

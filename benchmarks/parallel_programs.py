@@ -10,9 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -21,30 +19,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mfm_ops.machine.canonical import artifact_id_for_json
+from benchmarks.engine_runs import DONE, engine_for, meta, print_report, start_run
 from mfm_ops.machine.config import (
-    BackoffPolicy,
-    BuildProvenance,
-    ContextCheckpointing,
-    Duration,
-    EventProfile,
     ExecutionMode,
-    Fixed,
-    IoMode,
-    RetryPolicy,
-    RunConfig,
-    RunManifest,
 )
 from mfm_ops.machine.context import DynContext
-from mfm_ops.machine.engine import RunPhase, StartRun, Stores
+from mfm_ops.machine.engine import RunPhase, Stores
 from mfm_ops.machine.ids import ContextKey, OpId, StateId
 from mfm_ops.machine.io import IoCall, IoProvider
-from mfm_ops.machine.meta import DependencyStrategy, Idempotency, SideEffectKind, StateMeta
+from mfm_ops.machine.meta import SideEffectKind, StateMeta
 from mfm_ops.machine.plan import ExecutionPlan, StateGraph, StateNode
 from mfm_ops.machine.recorder import EventRecorder
-from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
-from mfm_ops.runtime.context import JsonContext
-from mfm_ops.runtime.executor import Engine
+from mfm_ops.machine.state import StateOutcome
 from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.storage.sqlite import open_sqlite_store
 from transports.bubblewrap import Bubblewrap, find_bubblewrap
@@ -54,8 +40,6 @@ from transports.leash import Leash
 from transports.policy import ExecPolicy
 from transports.program import pin_program
 from transports.view import Neighbours
-
-BUILD = BuildProvenance(env_allowlist=())
 
 
 class Step:
@@ -67,37 +51,20 @@ class Step:
 
     def meta(self) -> StateMeta:
         """See `State.meta`."""
-        return StateMeta(
-            tags=(),
-            depends_on=(),
-            depends_on_strategy=DependencyStrategy.Latest,
-            side_effects=SideEffectKind.ReadOnlyIo,
-            idempotency=Idempotency.none(),
-        )
+        return meta(SideEffectKind.ReadOnlyIo)
 
     async def handle(self, ctx: DynContext, io: IoProvider, rec: EventRecorder) -> StateOutcome:
         """See `State.handle`."""
         del rec
         answer = await io.call(IoCall(namespace="exec", request=self._request))
         ctx.write(self._key, answer.response)
-        return StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
+        return DONE
 
 
 async def run(
     factory: ExecFactory, argv: list[str], programs: int, at_once: int, path: Path
 ) -> float:
     """The seconds of one run, on a new store."""
-    config = RunConfig(
-        io_mode=IoMode.Live,
-        retry_policy=RetryPolicy(
-            max_attempts=1, backoff=BackoffPolicy(Fixed=Fixed(delay=Duration.from_millis(0)))
-        ),
-        event_profile=EventProfile.Normal,
-        execution_mode=ExecutionMode.fan_out_join(at_once),
-        context_checkpointing=ContextCheckpointing.AfterEveryState,
-        replay_missing_fact_retryable=False,
-        skip_tags=(),
-    )
     request: dict[str, object] = {
         "kind": "run_program_v1",
         "program_path": argv[0],
@@ -108,17 +75,8 @@ async def run(
         for number in range(programs)
     ]
     plan = ExecutionPlan(OpId("bench"), StateGraph(nodes, ()))
-    manifest = RunManifest(
-        op_id=OpId("bench"), op_version="1", input_params={}, run_config=config, build=BUILD
-    )
-    engine = Engine(registry=TransportRegistry([factory]), build_plan=lambda _: plan, build=BUILD)
-    start = StartRun(
-        manifest=manifest,
-        manifest_id=artifact_id_for_json(manifest.model_dump(mode="json")),
-        plan=plan,
-        run_config=config,
-        initial_context=JsonContext({}),
-    )
+    engine = engine_for(plan, TransportRegistry([factory]))
+    start = start_run(plan, {}, ExecutionMode.fan_out_join(at_once))
     async with open_sqlite_store(path) as store:
         gc.collect()
         began = time.perf_counter()
@@ -213,24 +171,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         )
     ratios = [ours / theirs for ours, theirs in zip(times["run"], times["xargs"], strict=True)]
-    print(
-        json.dumps(
-            {
-                "benchmark": "parallel_programs",
-                "programs": options.programs,
-                "at_once": options.at_once,
-                "sleep_ms": options.sleep_ms,
-                "rounds": options.rounds,
-                "milliseconds_lowest": {
-                    name: round(min(taken) * 1e3) for name, taken in times.items()
-                },
-                "ratio_median": round(statistics.median(ratios), 3),
-                "ratio_of_lowest": round(min(times["run"]) / min(times["xargs"]), 3),
-                "python": platform.python_version(),
-                "kernel": platform.release(),
-            },
-            indent=2,
-        )
+    print_report(
+        "parallel_programs",
+        programs=options.programs,
+        at_once=options.at_once,
+        sleep_ms=options.sleep_ms,
+        rounds=options.rounds,
+        milliseconds_lowest={name: round(min(taken) * 1e3) for name, taken in times.items()},
+        ratio_median=round(statistics.median(ratios), 3),
+        ratio_of_lowest=round(min(times["run"]) / min(times["xargs"]), 3),
     )
 
 

@@ -11,44 +11,26 @@ Run: `python -m benchmarks.parallel_states [--states 1000] [--width 50] [--round
 import argparse
 import asyncio
 import gc
-import json
-import platform
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from itertools import pairwise, product
 from pathlib import Path
 
-import apsw
-
-from mfm_ops.machine.canonical import Json, artifact_id_for_json, canonical_json_bytes
+from benchmarks.engine_runs import DONE, engine_for, meta, print_report, start_run
+from mfm_ops.machine.canonical import Json, canonical_json_bytes
 from mfm_ops.machine.config import (
-    BackoffPolicy,
-    BuildProvenance,
-    ContextCheckpointing,
-    Duration,
-    EventProfile,
     ExecutionMode,
-    Fixed,
-    IoMode,
-    RetryPolicy,
-    RunConfig,
-    RunManifest,
 )
 from mfm_ops.machine.context import DynContext
-from mfm_ops.machine.engine import RunPhase, StartRun, Stores
+from mfm_ops.machine.engine import RunPhase, Stores
 from mfm_ops.machine.ids import ContextKey, OpId, StateId
 from mfm_ops.machine.io import IoProvider
-from mfm_ops.machine.meta import DependencyStrategy, Idempotency, SideEffectKind, StateMeta
+from mfm_ops.machine.meta import StateMeta
 from mfm_ops.machine.plan import DependencyEdge, ExecutionPlan, StateGraph, StateNode
 from mfm_ops.machine.recorder import EventRecorder
-from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
-from mfm_ops.runtime.context import JsonContext
-from mfm_ops.runtime.executor import Engine
-from mfm_ops.runtime.router import TransportRegistry
+from mfm_ops.machine.state import StateOutcome
 from mfm_ops.storage.sqlite import open_sqlite_store
 
 BLOB = ContextKey("bench.main.blob")
@@ -61,31 +43,8 @@ CONTEXT: dict[str, Json] = {
 }
 """4 KiB, which the run only changes."""
 
-DONE = StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
-META = StateMeta(
-    tags=(),
-    depends_on=(),
-    depends_on_strategy=DependencyStrategy.Latest,
-    side_effects=SideEffectKind.Pure,
-    idempotency=Idempotency.none(),
-)
-BUILD = BuildProvenance(env_allowlist=())
+META = meta()
 Names = list[tuple[str, int]]
-
-
-def config(mode: ExecutionMode) -> RunConfig:
-    """A run config of one attempt a state."""
-    return RunConfig(
-        io_mode=IoMode.Live,
-        retry_policy=RetryPolicy(
-            max_attempts=1, backoff=BackoffPolicy(Fixed=Fixed(delay=Duration.from_millis(0)))
-        ),
-        event_profile=EventProfile.Normal,
-        execution_mode=mode,
-        context_checkpointing=ContextCheckpointing.AfterEveryState,
-        replay_missing_fact_retryable=False,
-        skip_tags=(),
-    )
 
 
 class Step:
@@ -166,18 +125,7 @@ def lanes(states: int, width: int) -> ExecutionPlan:
 
 async def run(plan: ExecutionPlan, mode: ExecutionMode, path: Path) -> tuple[float, int]:
     """Seconds a state, and commits, of one run on a new store."""
-    run_config = config(mode)
-    manifest = RunManifest(
-        op_id=OpId("bench"), op_version="1", input_params={}, run_config=run_config, build=BUILD
-    )
-    engine = Engine(registry=TransportRegistry(), build_plan=lambda _: plan, build=BUILD)
-    start = StartRun(
-        manifest=manifest,
-        manifest_id=artifact_id_for_json(manifest.model_dump(mode="json")),
-        plan=plan,
-        run_config=run_config,
-        initial_context=JsonContext(CONTEXT),
-    )
+    engine, start = engine_for(plan), start_run(plan, CONTEXT, mode)
     async with open_sqlite_store(path) as store:
         gc.collect()
         began = time.perf_counter()
@@ -236,20 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     gc.set_threshold(100_000)
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
         found = asyncio.run(measure(options.states, options.width, options.rounds, Path(scratch)))
-    print(
-        json.dumps(
-            {
-                "benchmark": "parallel_states",
-                "python": platform.python_version(),
-                "apsw": version("apsw"),
-                "sqlite": apsw.sqlite_lib_version(),
-                "context_bytes": len(canonical_json_bytes(CONTEXT)),
-                **found,
-                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            },
-            indent=2,
-        )
-    )
+    print_report("parallel_states", context_bytes=len(canonical_json_bytes(CONTEXT)), **found)
 
 
 if __name__ == "__main__":

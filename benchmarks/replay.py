@@ -9,43 +9,31 @@ Run: `python -m benchmarks.replay [--states 10000] [--rounds 3] [--directory DIR
 import argparse
 import asyncio
 import gc
-import json
-import platform
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mfm_ops.machine.canonical import artifact_id_for_json
-from mfm_ops.machine.config import (
-    BackoffPolicy,
-    BuildProvenance,
-    ContextCheckpointing,
-    Duration,
-    EventProfile,
-    ExecutionMode,
-    Fixed,
-    IoMode,
-    RetryPolicy,
-    RunConfig,
-    RunManifest,
+from benchmarks.engine_runs import (
+    BUILD,
+    DONE,
+    chain,
+    engine_for,
+    meta,
+    print_report,
+    run_config,
+    start_run,
 )
 from mfm_ops.machine.context import DynContext
-from mfm_ops.machine.engine import StartRun, Stores
-from mfm_ops.machine.ids import ContextKey, OpId, RunId, StateId
+from mfm_ops.machine.engine import Stores
+from mfm_ops.machine.ids import ContextKey, RunId
 from mfm_ops.machine.io import IoCall, IoProvider
-from mfm_ops.machine.meta import DependencyStrategy, Idempotency, SideEffectKind, StateMeta
-from mfm_ops.machine.plan import DependencyEdge, ExecutionPlan, StateGraph, StateNode
+from mfm_ops.machine.meta import SideEffectKind, StateMeta
 from mfm_ops.machine.recorder import EventRecorder
-from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
+from mfm_ops.machine.state import StateOutcome
 from mfm_ops.machine.transport import LiveIoEnv, TransportReply
-from mfm_ops.runtime.context import JsonContext
-from mfm_ops.runtime.executor import Engine
 from mfm_ops.runtime.router import TransportRegistry
 from mfm_ops.runtime.verdict import ReplayEnv, replay
 from mfm_ops.runtime.verdict_record import RecordingBuilder
@@ -53,19 +41,6 @@ from mfm_ops.storage.sqlite import open_sqlite_store
 
 COUNTER = ContextKey("bench.main.counter")
 BLOB = ContextKey("bench.main.blob")
-DONE = StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
-CONFIG = RunConfig(
-    io_mode=IoMode.Live,
-    retry_policy=RetryPolicy(
-        max_attempts=1, backoff=BackoffPolicy(Fixed=Fixed(delay=Duration(secs=0, nanos=0)))
-    ),
-    event_profile=EventProfile.Normal,
-    execution_mode=ExecutionMode.Sequential,
-    context_checkpointing=ContextCheckpointing.AfterEveryState,
-    replay_missing_fact_retryable=False,
-    skip_tags=(),
-)
-BUILD = BuildProvenance(env_allowlist=())
 
 
 class Step:
@@ -73,13 +48,7 @@ class Step:
 
     def __init__(self, *, asks: bool) -> None:
         self._asks = asks
-        self._meta = StateMeta(
-            tags=(),
-            depends_on=(),
-            depends_on_strategy=DependencyStrategy.Latest,
-            side_effects=SideEffectKind.ReadOnlyIo if asks else SideEffectKind.Pure,
-            idempotency=Idempotency.none(),
-        )
+        self._meta = meta(SideEffectKind.ReadOnlyIo if asks else SideEffectKind.Pure)
 
     def meta(self) -> StateMeta:
         """See `State.meta`."""
@@ -115,28 +84,12 @@ class Contest:
     """A chain of `states` states, to be run and replayed."""
 
     def __init__(self, states: int, *, asks: bool) -> None:
-        step = Step(asks=asks)
-        ids = [StateId(f"bench.main.s{index}") for index in range(states)]
-        edges = [DependencyEdge.between(one, other) for one, other in pairwise(ids)]
-        nodes = [StateNode(state_id, step) for state_id in ids]
-        self.plan = ExecutionPlan(OpId("bench"), StateGraph(nodes, edges))
-        self.manifest = RunManifest(
-            op_id=OpId("bench"), op_version="1", input_params={}, run_config=CONFIG, build=BUILD
-        )
+        self.plan = chain(Step(asks=asks), states)
 
     async def live(self, path: Path, run_id: RunId) -> None:
         """Run the chain on a new store."""
-        engine = Engine(
-            registry=TransportRegistry([Echo()]), build_plan=lambda _: self.plan, build=BUILD
-        )
-        run = StartRun(
-            manifest=self.manifest,
-            manifest_id=artifact_id_for_json(self.manifest.model_dump(mode="json")),
-            plan=self.plan,
-            run_config=CONFIG,
-            initial_context=JsonContext({str(BLOB): "x" * 4000, str(COUNTER): 0}),
-            run_id=run_id,
-        )
+        engine = engine_for(self.plan, TransportRegistry([Echo()]))
+        run = start_run(self.plan, {str(BLOB): "x" * 4000, str(COUNTER): 0}, run_id=run_id)
         async with open_sqlite_store(path) as store:
             await engine.start(Stores(store, store), run)
 
@@ -146,7 +99,7 @@ class Contest:
             builder = RecordingBuilder(run_id)
             async for envelope in store.iter_events(run_id):
                 builder.feed(envelope)
-            env = ReplayEnv(Stores(store, store), self.plan, CONFIG, build=BUILD)
+            env = ReplayEnv(Stores(store, store), self.plan, run_config(), build=BUILD)
             verdict = await replay(builder.done(), env)
         assert verdict.verdict == "reproduced"
 
@@ -192,19 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             measure(options.states, options.rounds, Path(scratch), asks=asks)
             for asks in (False, True)
         ]
-    print(
-        json.dumps(
-            {
-                "benchmark": "replay",
-                "python": platform.python_version(),
-                "apsw": version("apsw"),
-                "context_bytes": 4096,
-                "runs": runs,
-                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            },
-            indent=2,
-        )
-    )
+    print_report("replay", context_bytes=4096, runs=runs)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,10 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
-import platform
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,16 +24,17 @@ from typing import Any
 import anyio
 import apsw
 
-from mfm_ops.machine.config import BuildProvenance, ExecutionMode, RunConfig
+from benchmarks.engine_runs import BUILD, DONE, meta, print_report
+from mfm_ops.machine.config import ExecutionMode, RunConfig
 from mfm_ops.machine.context import DynContext
 from mfm_ops.machine.engine import Stores
 from mfm_ops.machine.events import EventEnvelope
 from mfm_ops.machine.ids import ContextKey, OpId, OpPath, RunId, StateId
 from mfm_ops.machine.io import IoProvider
-from mfm_ops.machine.meta import DependencyStrategy, Idempotency, SideEffectKind, StateMeta
+from mfm_ops.machine.meta import StateMeta
 from mfm_ops.machine.plan import DependencyEdge, StateGraph, StateNode
 from mfm_ops.machine.recorder import EventRecorder
-from mfm_ops.machine.state import SnapshotPolicy, StateOutcome
+from mfm_ops.machine.state import StateOutcome
 from mfm_ops.runtime.context import JsonContext
 from mfm_ops.runtime.executor import Engine
 from mfm_ops.runtime.router import TransportRegistry
@@ -49,15 +46,7 @@ from mfm_ops.storage.sqlite import SqliteStore, open_sqlite_store
 from mfm_ops.storage.stream import collector_paused
 
 BLOB = ContextKey("blob")
-DONE = StateOutcome(snapshot=SnapshotPolicy.OnSuccess)
-META = StateMeta(
-    tags=(),
-    depends_on=(),
-    depends_on_strategy=DependencyStrategy.Latest,
-    side_effects=SideEffectKind.Pure,
-    idempotency=Idempotency.none(),
-)
-BUILD = BuildProvenance(env_allowlist=())
+META = meta()
 
 
 class Started(BaseException):
@@ -239,19 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     gc.set_threshold(100_000)
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
         found = asyncio.run(measure(options.states, options.width, options.rounds, Path(scratch)))
-    print(
-        json.dumps(
-            {
-                "benchmark": "resume",
-                "python": platform.python_version(),
-                "apsw": version("apsw"),
-                "sqlite": apsw.sqlite_lib_version(),
-                **found,
-                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            },
-            indent=2,
-        )
-    )
+    print_report("resume", **found)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Measurements of this project against what its speed is bounded by; never run by the tests."""
