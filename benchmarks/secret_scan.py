@@ -32,7 +32,15 @@ _HOSTILE = (
     *("password=", "token token='", "Bearer ", "-----BEGIN PRIVATE KEY-----", "zoo abandon "),
     *("mysql -p ", "curl -u ", "://::::", "%2525", "add act age ", "A1b2-", "<password>", "SUlJ"),
     *("password: \n\n\n", " -p x;", "https://a/t/", "[1,2,", "stringData:\n a: b\n"),
-    *("api_key  name\n", "key = ", "token as token ", "$1$$1$", "login aaaaaaaaaaaaaaaa ", "Client(\"", "token a,"),
+    *(
+        "api_key  name\n",
+        "key = ",
+        "token as token ",
+        "$1$$1$",
+        "login aaaaaaaaaaaaaaaa ",
+        'Client("',
+        "token a,",
+    ),
 )
 
 

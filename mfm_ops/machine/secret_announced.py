@@ -5,7 +5,7 @@ Assignments with an operator are for `secret_assigned`.
 """
 
 import re
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from mfm_ops.machine.secret_names import Strength, name_strength
 from mfm_ops.machine.secret_values import (
@@ -15,6 +15,7 @@ from mfm_ops.machine.secret_values import (
     is_well_known,
     is_word_phrase,
     looks_generated,
+    looks_random,
 )
 
 __all__ = ["is_announced"]
@@ -48,18 +49,35 @@ _ACCOUNTS = re.compile(
     r"""\baccounts\\?["']?\s{0,4}[:=]\s{0,4}\[\s{0,8}\\?["'](?:0x)?[0-9a-fA-F]{64}\\?["']"""
 )
 _SECRET_BLOCK = re.compile(
-    r"(?:^|\n)([ \t]{0,16})stringData:[ \t]{0,16}\n((?:\1[ \t]{1,16}[^\n]{1,300}(?:\n|\Z)){1,64})"
+    r"(?:^|\n)([ \t]{0,16})(?:stringData|data):[ \t]{0,16}\n"
+    r"((?:\1[ \t]{1,16}[^\n]{1,300}(?:\n|\Z)){1,64})"
 )
 _ENTRY = re.compile(
     r"""(?m)^[ \t]{1,32}[\w.-]{1,64}:[ \t]{1,16}["']?([^\s"']{6,300})["']?[ \t]{0,16}$"""
 )
 
+# An account in the file of a tunnel, and a command that says a password.
+_INLINE = re.compile(r"<auth-user-pass>\s{1,8}\S{1,128}\s{1,8}([^\s<]{6,128})")
+_PRINTED = re.compile(
+    r"""(?i)pass(?:word|phrase)?[-_]?command["']?[ =:]{1,4}["']?(?:echo|printf)"""
+    r""" {1,8}([^\s"'|]{6,128})"""
+)
+
 _TELLING = re.compile(
     r"(?<![\w./=-])(?:(?:certificate|encryption|unseal|recovery|private|secret|spending|signing)"
-    r" (?:key|seed)|pass ?(?:word|phrase|code)|secret|(?:api|access)[ -]key|token|credential"
+    r" (?:key|seed)|pass ?(?:word|phrase|code)|secret"
+    r"|(?:api|access|app|account|auth|license)[ -]key|token|credential"
     r"|(?:recovery|backup) code)s?(?![\w/=(-])",
     re.IGNORECASE,
 )
+# What says that the value itself follows: even hexadecimal digits are it then.
+_HANDED = frozenset(
+    (
+        *("provided", "given", "received", "supplied", "rejected", "value", "used", "sent"),
+        *("expired", "invalid", "unknown", "presented"),
+    )
+)
+_MAX_MENTIONS = 8
 _LEADING_IN = frozenset(("is", "was", "be", "to", "becomes", "=", "->", "=>", ">"))
 _OTHER_LABELS = frozenset(
     (
@@ -74,6 +92,7 @@ _OTHER_LABELS = frozenset(
 )
 _SOMETHING = re.compile(r"\w")
 _PAIR = re.compile(r"(?:[a-z_.-]+|[A-Z_]+)=")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2,3}={1,2})?")
 _KEY = re.compile(r"(?:0x)?[0-9a-f]{64}")
 _BODY = re.compile(r"(?:0x)?(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})|[0-9a-f]{5}-[0-9a-f]{5}")
 _HEX_OR_DASHES = re.compile(r"[0-9A-Fa-fx:-]+")
@@ -88,7 +107,10 @@ def is_announced(text: str) -> bool:
     if any(looks_generated(value) and not is_sample(value) for value in _LOGIN.findall(text)):
         return True
     for name, value in _TWO_WORDS.findall(text):
-        if name_strength(name) in {Strength.STRONG, Strength.GENERATED} and _is_likely(value):
+        # A semicolon ends a declaration: `SecretValue *secret;`.
+        if name_strength(name) in {Strength.STRONG, Strength.GENERATED} and _is_likely(
+            value.strip("*;")
+        ):
             return True
     if any(map(_is_likely, _DISGUISED.findall(text))):
         return True
@@ -97,9 +119,14 @@ def is_announced(text: str) -> bool:
         for value in _QUOTED.findall(text)
     ):
         return True
-    if "stringData:" in text and any(
-        any(map(_is_likely, _ENTRY.findall(block))) for _, block in _SECRET_BLOCK.findall(text)
+    if ("stringData:" in text or "kind: Secret" in text) and any(
+        any(_is_likely(value) or _is_base64(value) for value in _ENTRY.findall(block))
+        for _, block in _SECRET_BLOCK.findall(text)
     ):
+        return True
+    if "<auth-user-pass>" in text and any(map(_is_likely, _INLINE.findall(text))):
+        return True
+    if any(map(_is_likely, _PRINTED.findall(text))):
         return True
     if "chpasswd" in text and any(map(_is_likely, _USER_LINE.findall(text))):
         return True
@@ -130,9 +157,12 @@ def _is_said(text: str) -> bool:
         if line in judged:
             continue
         judged.add(line)
-        found = _TELLING.search(line)
-        if not found:
+        mentions = list(islice(_TELLING.finditer(line), _MAX_MENTIONS))
+        if not mentions:
             continue
+        if any(_is_handed(line, mention) for mention in mentions):
+            return True
+        found = mentions[0]
         of_key = found[0].lower().rstrip("s").endswith(("key", "seed"))
         words = line[found.end() : found.end() + _MAX_LINE_CHARS].split()
         for before, word in pairwise(words):
@@ -149,6 +179,31 @@ def _is_said(text: str) -> bool:
         if of_key and 0 < len(alone) < 3 and _KEY.fullmatch(alone[-1]):
             return True
     return False
+
+
+def _is_handed(line: str, mention: re.Match[str]) -> bool:
+    """`V as api key`, `token provided: V`: within three words of what it is called."""
+    words = line[max(0, mention.start() - _MAX_LINE_CHARS) : mention.start()].split()[-4:]
+    for value, joint in pairwise(words):
+        if joint == "as" and _is_random(value):
+            return True
+    words = line[mention.end() : mention.end() + _MAX_LINE_CHARS].split()[:4]
+    return any(
+        label.lower().rstrip(":") in _HANDED and _is_random(value)
+        for label, value in pairwise(words)
+    )
+
+
+def _is_random(word: str) -> bool:
+    value = word.strip(_TRIMMED)
+    return bool(_KEY.fullmatch(value) or _BODY.fullmatch(value)) or (
+        len(value) >= 16 and looks_random(value) and not value.startswith("0x") and "." not in value
+    )
+
+
+def _is_base64(value: str) -> bool:
+    """What stands under `data` of a Secret, though it may be letters only."""
+    return len(value) >= 8 and value != value.lower() and _BASE64.fullmatch(value) is not None
 
 
 def _is_alone(words: list[str], *, introduced: bool) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mfm_ops.machine.secret_issued import is_drawn
+from mfm_ops.machine.secret_keyed import is_key
 from mfm_ops.machine.secret_names import Strength, name_strength
 from mfm_ops.machine.secret_values import (
     exposes,
@@ -18,8 +19,9 @@ from mfm_ops.machine.secret_values import (
     looks_generated,
     looks_random,
 )
+from mfm_ops.machine.secret_verbs import CREDENTIAL_VERBS, SETTINGS
 
-__all__ = ["VERBS", "is_password", "options_expose", "verb_exposes"]
+__all__ = ["is_credential", "is_password", "options_expose", "verb_exposes"]
 
 _USERS = frozenset(
     ("-u", "-U", "--user", "--username", "--login", "-D", "-user", "--account", "--email", "-l")
@@ -44,18 +46,9 @@ _BASE58_NAME = re.compile(
     r"[1-9A-HJ-NP-Za-km-z]{32,34}|[1-9A-HJ-NP-Za-km-z]{42,46}|[1-9A-HJ-NP-Za-km-z]{87,88}"
 )
 _DIGEST = re.compile(r"(?:0x)?[0-9a-fA-F]{24,}")
-# Commands whose positional arguments end in a password or a token.
-_CREDENTIAL_VERBS = (
-    r"(?:add|create|new|set|change|reset)[-_]?(?:user|passw(?:or)?d|pass|auth-?token|credentials?)"
-    r"|user[-_:]?(?:add|create|set|password|passwd)|useradd|adduser|passwd|obscure|unseal|unlock"
-    r"|log-?in|sign-?in|auth(?:orize|enticate)?|alias|register|wallet-?passphrase(?:change)?"
-    r"|wpa_passphrase|encryptwallet|setuser|kinit|addprinc|import|join|add-apikey|license"
-)
-# What sets many things: a password only if it was drawn.
-_SETTINGS = r"config|set|put|use|user|create|add|edit|modify"
-VERBS = f"{_CREDENTIAL_VERBS}|{_SETTINGS}"
-_VERB = re.compile(_CREDENTIAL_VERBS)
-_SETTERS = re.compile(_SETTINGS)
+_VERB = re.compile(CREDENTIAL_VERBS)
+_SETTERS = re.compile(SETTINGS)
+_ENTRIES = re.compile("log-?in|sign-?in|auth(?:enticate)?|unlock|unseal")
 _MAX_POSITIONS = 7
 
 
@@ -87,6 +80,8 @@ def options_expose(words: Sequence[str]) -> bool:
             return True
         if option in _CONTENTS and _tells(words) and is_password(value):
             return True
+        if word.startswith("-u") and (pair := _PAIR.fullmatch(word[2:])) and is_password(pair[1]):
+            return True
         if option in _PAIRS and (pair := _PAIR.fullmatch(value)) and is_password(pair[1]):
             return True
     return False
@@ -103,6 +98,8 @@ def _tells(words: Sequence[str]) -> bool:
 def verb_exposes(words: Sequence[str]) -> bool:
     """Whether a command that takes a credential as a plain argument holds one."""
     for at, word in enumerate(words[:5]):
+        if _ENTRIES.fullmatch(word) and any(map(is_credential, words[at + 1 : at + 2])):
+            return True
         if _VERB.fullmatch(word):
             positions = words[at + 1 : at + 1 + _MAX_POSITIONS]
             return any(_is_argument(value) for value in positions)
@@ -111,6 +108,20 @@ def verb_exposes(words: Sequence[str]) -> bool:
         ):
             return True
     return False
+
+
+def is_credential(value: str) -> bool:
+    """Whether the word right behind `login` is what opens the account and not whose it is."""
+    if _DIGEST.fullmatch(value):
+        return len(value) >= 32
+    if _BASE58_NAME.fullmatch(value) or value.startswith((".", "-")) or is_sample(value):
+        return False
+    return is_key(value, "login_key") or (
+        len(value) >= 16
+        and looks_random(value)
+        and not _UUID.fullmatch(value)
+        and ("." not in value or is_drawn(value.encode(), least=1))
+    )
 
 
 def _is_drawn(value: str) -> bool:

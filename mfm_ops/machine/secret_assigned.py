@@ -7,7 +7,9 @@ import re
 import string
 
 from mfm_ops.machine.secret_announced import is_announced
+from mfm_ops.machine.secret_keyed import assigns_key
 from mfm_ops.machine.secret_names import Strength, name_strength
+from mfm_ops.machine.secret_tables import is_tabled
 from mfm_ops.machine.secret_values import (
     exposes,
     is_distinct,
@@ -28,8 +30,8 @@ _CANDIDATE = re.compile(
     r"|auth|pwd|seed|macaroon|(?:bind|root)pw|(?<![A-Za-z])pw(?![a-z])|(?<=[_-])(?:key|pat|jwt|session|credentials?)"
     r"|(?:private|priv|prv|api|access|account|signing|encryption|master|shared"
     r"|app|admin|routing|integration|hmac|signer|wallet|deploy|license|service|role|subscription|storage|crypt|root|write"
-    r")[-_ ]?key|recovery[-_ ]?codes?)"
-    r"([A-Za-z0-9_-]{0,64}+)"
+    r")[-_. ]?key|recovery[-_ ]?codes?)"
+    r"((?:[A-Za-z0-9_-]|\.(?=\w)){0,64}+)"
     r"""(\\?["'])?+(\]?[ \t]*+(?::=|=>|==?|::?)[ \t]*+(?:[>|][-+]?[0-9]?\n[ \t]{1,64}+)?"""
     r"""|[ \t]++(?:is:?|was)[ \t]++|[ \t]++)"""
     r"""(?=\\?(["'`])((?:(?!\5)[^\\\n]|\\.){0,256}?)\\?\5|["']?([^\s"'`]{1,128}))""",
@@ -69,7 +71,7 @@ def is_assigned(text: str) -> bool:
             continue
         judged.add(case)
         strength = name_strength(name)
-        if strength and _value_exposes(text, start, found, name, strength):
+        if strength > Strength.KEYED and _value_exposes(text, start, found, name, strength):
             return True
     if "</" in text and any(_field(name, value) for name, value in _ELEMENT.findall(text)):
         return True
@@ -81,7 +83,7 @@ def is_assigned(text: str) -> bool:
         return True
     if any(_cookie_exposes(found[1]) for found in _COOKIE.finditer(text)):
         return True
-    return is_announced(text)
+    return assigns_key(text) or is_tabled(text) or is_announced(text)
 
 
 def _field(name: str, value: str) -> bool:
@@ -99,6 +101,8 @@ def _value_exposes(
 ) -> bool:
     if text[start - 1 : start] == ":" and "arn:" in text[max(0, start - 80) : start]:
         return False
+    if text[start - 1 : start] in {";", ":"} and "pkcs11:" in text[max(0, start - 256) : start]:
+        return False  # the label of a device
     operator = found[4]
     sign = operator.strip(" \t\n]>|+-0123456789") or operator.strip()
     sign = sign if len(sign) < 3 and sign != "::" else sign.rstrip(":") or ":"

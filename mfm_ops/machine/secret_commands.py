@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mfm_ops.machine.secret_argv import options_expose
+from mfm_ops.machine.secret_argv import is_credential, options_expose
 from mfm_ops.machine.secret_names import Strength
 from mfm_ops.machine.secret_values import exposes, is_sample, looks_random
 
@@ -39,6 +39,10 @@ _WITH_OPTIONS = re.compile(
     r"(?:^|[\n;|`])([^\n;|`]{0,600}? (?:-[aAbkKNpPsStTuUvwWxXzZ]"
     r"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin)[a-z-]{0,8})"
     r"[ =][^\n|`]{4,600})"
+)
+# What is said to a program that lets its user in: the last word of its line.
+_LOGIN = re.compile(
+    r"(?m)(?:^|[ \t])[lL]og-?in {1,8}[\"']?([A-Za-z0-9_+/=.-]{16,256})[\"']?[ \t]{0,8}(?=$|[;&|])"
 )
 _MAX_WORDS = 24
 _MAX_OPTIONS = 100
@@ -87,6 +91,8 @@ def rule_in_command(text: str) -> str | None:
         if _holds_password(found[1], words):
             return "command_password"
     if any(options_expose(_cut(command)) for command in set(_WITH_OPTIONS.findall(text))):
+        return "command_password"
+    if any(is_credential(value) for value in set(_LOGIN.findall(text))):
         return "command_password"
     for request in set(_CURL.findall(text)):
         if any(map(looks_random, _CURL_COOKIE.findall(request))):

@@ -7,9 +7,9 @@ whose gates are all shut needs no parsing; the property is tested.  Rules are fo
 import re
 from typing import NamedTuple
 
-from mfm_ops.machine.secret_argv import VERBS
 from mfm_ops.machine.secret_phrases import may_hold_phrase
 from mfm_ops.machine.secret_shapes import looks_encoded, run_rule, runs
+from mfm_ops.machine.secret_verbs import VERBS
 
 __all__ = ["ALL_OPEN", "Gates", "folded", "gates_of", "words_in"]
 
@@ -34,12 +34,12 @@ _ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _PART = rb"[^\x00-\x20\x7f-\xff/?@\\\"']"
 _USER = rb"[^\x00-\x20\x7f-\xff/?#@\\\"':]"
 # Possessive, for a long row of colons must not be tried again from each of its places.
-_USERINFO = re.compile(
-    rb"://(?:" + _USER + rb"{0,256}+:" + _PART + rb"{1,512}+|" + _USER + rb"{20,256}+)@"
-)
+_USERINFO = rb"://(?:" + _USER + rb"{0,256}+:" + _PART + rb"{1,512}+|" + _USER + rb"{20,256}+)@"
 _PERCENT = re.compile(rb"%[2-7][0-9A-Fa-f]")
 
 # Marks of lines and URLs that `secret_lines` and `secret_urls` know.
+_CRYPT = rb"\$[0-9A-Za-z_-]{1,16}\$"
+_CLIENTS = (b"lient(", b"onfigure(", b"pi(", b"PI(", b"ogin(", b"dk(", b"DK(")
 _LINES = (b":543", b"SHA}")
 _QUERIES = (
     *(b"sig=", b"ature=", b"key=", b"code=", b"sid=", b"session=", b"ticket=", b"jwt=", b"oken="),
@@ -87,6 +87,13 @@ _BEFORE_KEY = (
 )
 
 
+# Twenty characters with a digit among them behind any name that ends in "key".
+_KEYED = (
+    rb"key[^a-z0-9]{1,28}(?:(?:value|content)[^a-z0-9]{1,28})?"
+    rb"(?=[a-z_+/=.~-]{0,100}[0-9])(?!0x)[a-z0-9_+/=.~-]{20}"
+)
+
+
 def folded(data: bytes) -> bytes:
     """The ASCII letters of `data`, in lower case: `API-Key`, `apiKey` and `api_key` are one."""
     return data.translate(_LOWER, _NO_LETTERS)
@@ -125,18 +132,19 @@ def words_in(letters: bytes, data: bytes) -> bool:
         for part in letters.split(b"key")[:-1]:
             if part.endswith(_BEFORE_KEY):
                 return True
-        if b"_KEY" in data or b"-Key" in data:
+        if b"_KEY" in data or b"-Key" in data or re.search(_KEYED, data.lower()):
             return True
     return b"_SESSION" in data or b"_PAT" in data
 
 
-_OPTION = re.compile(
-    rb'[ "]-[aAbkKNpPsStTuUvwWxXzZ][ "=]'
+# As text: compiled when a document is the first to ask for them.
+_OPTION = (
+    rb'[ "]-(?:[aAbkKNpPsStTuUvwWxXzZ][ "=]|u[^ "]{1,64}:)'
     rb"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin)"
 )
-_VERB = re.compile(b'[" ;&|](?:' + VERBS.encode() + b')[" ]')
+_VERB = b'[" ;&|](?:' + VERBS.encode() + b')[" ]'
 # The beginning of an array of bytes.
-_NUMBERS = re.compile(rb"\[\s{0,8}(?:[0-9]{1,3},\s{0,8}){4}")
+_NUMBERS = rb"\[\s{0,8}(?:[0-9]{1,3},\s{0,8}){4}"
 
 
 def _holds_one(data: bytes, marks: tuple[bytes, ...]) -> bool:
@@ -163,7 +171,7 @@ def gates_of(data: bytes) -> Gates:
     return Gates(
         words=words,
         shapes=shapes,
-        userinfo=b"@" in data and _USERINFO.search(data) is not None,
+        userinfo=b"@" in data and re.search(_USERINFO, data) is not None,
         phrase=may_hold_phrase(data),
         commands=_may_be_command(data, words, slashes),
         lines=_may_be_line(data),
@@ -176,9 +184,11 @@ def gates_of(data: bytes) -> Gates:
 
 def _may_be_command(data: bytes, words: bool, slashes: bool) -> bool:
     options = b"-" in data and (b" -" in data or b'"-' in data)
-    if options and (_OPTION.search(data) or _holds_one(data, MARKS)):
+    if options and (re.search(_OPTION, data) or _holds_one(data, MARKS)):
         return True
-    if b"[" in data and b'["' in data and _VERB.search(data):
+    if b"ogin " in data:
+        return True
+    if b"[" in data and b'["' in data and re.search(_VERB, data):
         return True
     return (
         b"|" in data or (slashes and b"/user:" in data) or (words and b"assword:" in data)
@@ -189,9 +199,10 @@ def _may_be_line(data: bytes) -> bool:
     return (
         (b"=" in data and _holds_one(data, _QUERIES))
         or (b"://" in data and _holds_one(data, _PATHS))
-        or (b"$" in data and b":$" in data)
+        or (b"$" in data and re.search(_CRYPT, data) is not None)
+        or (b"(" in data and _holds_one(data, _CLIENTS))
         or (b"*" in data and b":*:" in data)
         or _holds_one(data, _LINES)
         or (b"@" in data and (b"+@all" in data or b"@//" in data or b"]:" in data))
-        or (b"[" in data and data.count(b",") > 62 and _NUMBERS.search(data) is not None)
+        or (b"[" in data and data.count(b",") > 62 and re.search(_NUMBERS, data) is not None)
     )

@@ -21,15 +21,13 @@ _LABELS = (
     "|cus|ch|pi|sub|price|prod|in|acct|evt|batch|thread|asst|call|resp|chatcmpl|toolu|srv"
 )
 _DRAWN_LOWER = r"(?=[a-z]{0,12}[0-9])(?=[0-9]{0,12}[a-z])"
-_HEX_TOKEN = re.compile(
-    (
-        rf"(?:[a-z]{{2,8}}_)?(?!(?:{_LABELS})_)[a-z]{{2,8}}_{_DRAWN_LOWER}"
-        r"[0-9a-f]{32,128}(?:_[0-9a-f]{4,16})?"
-        rf"|(?!(?:{_LABELS})[_-])[a-z]{{2,8}}[_-]{_DRAWN_LOWER}"
-        r"(?=[0-9a-f]{0,39}[g-z])[a-z0-9]{40,128}"
-    ).encode()
-)
-_LOWER_TOKEN = re.compile(
+_HEX_TOKEN = (
+    rf"(?:[a-z]{{2,8}}_)?(?!(?:{_LABELS})_)[a-z]{{2,8}}_{_DRAWN_LOWER}"
+    r"[0-9a-f]{32,128}(?:_[0-9a-f]{4,16})?"
+    rf"|(?!(?:{_LABELS})[_-])[a-z]{{2,8}}[_-]{_DRAWN_LOWER}"
+    r"(?=[0-9a-f]{0,39}[g-z])[a-z0-9]{40,128}"
+).encode()
+_LOWER_TOKEN = (
     rb"(?!p(?:k|ub)[_-])(?:[a-z][a-z0-9]{0,11}[_-]){0,3}(?:sk|rk|pat|sat|secret|token|tkn|apikey|live|oauth|pw)[_-]"
     rb"(?=[a-z]{0,15}[0-9])(?=[0-9]{0,15}[a-z])[a-z0-9]{32,128}"
 )
@@ -42,6 +40,8 @@ _TELLING = frozenset(
 _PUBLIC = frozenset((b"pk", b"pub", b"public", b"publishable", b"id", b"req", b"msg", b"evt"))
 _PREFIX = re.compile(rb"(?:[a-z]{1,12}[0-9]{0,2}|[A-Z]{2,8}[0-9]{0,2}|v[0-9])[_.-]+")
 _HASHES = re.compile(rb"(?i:sha[0-9]{0,3}|md5|h1|blake[0-9a-z]*|digest|nonce|etag)[_.=:-]")
+# How long digests and signatures of 32, 48, 64 and 72 bytes are in the base64 of URLs.
+_UNPADDED = frozenset((43, 64, 86, 96))
 _MAX_PREFIX_PARTS = 4
 _SHORTEST_LOWER_BYTES = 35
 _MAX_BODY_BYTES = 512
@@ -55,7 +55,8 @@ def is_lower_token(run: bytes) -> bool:
     """Whether a run of small letters, digits and marks is a token behind a prefix."""
     if len(run) < _SHORTEST_LOWER_BYTES:
         return False
-    return _LOWER_TOKEN.fullmatch(run) is not None or _HEX_TOKEN.fullmatch(run) is not None
+    # Compiled when the first such run shows up: most programs never meet one.
+    return re.fullmatch(_LOWER_TOKEN, run) is not None or re.fullmatch(_HEX_TOKEN, run) is not None
 
 
 def is_issued(run: bytes, before: bytes) -> bool:
@@ -79,6 +80,8 @@ def is_issued(run: bytes, before: bytes) -> bool:
         at = found.end()
     if not (telling or worded):
         return False  # two letters and a dash begin one blob of a hundred
+    if not telling and (len(run) in _UNPADDED or not run[at:].isalnum()):
+        return False  # by chance; the prefixes of those who tell nothing stand before base 62
     body = max(run[at : at + _MAX_BODY_BYTES].split(b"."), key=len)
     if len(body) < (16 if telling else 28):
         return False

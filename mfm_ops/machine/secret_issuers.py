@@ -13,6 +13,8 @@ SHAPES: tuple[tuple[str, str, str, bool], ...] = (
     ("aws_access_key", r"(?:AKIA|ASIA|ABIA|ACCA)", r"[A-Z0-9]{16}\b", False),
     ("aws_session_token", r"(?:IQoJb3JpZ2lu|[FA]woGZXIvYXdz|FQoGZXIvYXdz)", _B62 + "{6,}", False),
     ("aws_bedrock_key", r"ABSKQmVkcm9ja", _B62 + "{6,}", False),
+    ("ebay_cert_id", r"(?:PRD|SBX)-", r"[0-9a-f]{12}(?:-[0-9a-f]{4}){4}", False),
+    ("kerberos_keytab", r"BQIAAA[A-D]", r"[A-Za-z0-9]{16,}", False),
     ("alibaba_access_key", r"LTAI", _B62 + "{16,}", False),
     ("tencent_access_key", r"AKID", _B62 + "{28,}", False),
     ("github_token", r"gh[pousr]_", r"[A-Za-z0-9_.-]{30,}", False),

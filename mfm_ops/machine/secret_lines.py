@@ -5,16 +5,25 @@ Pure; `.pgpass`, htpasswd and shadow, users of Redis.
 
 import re
 
+from mfm_ops.machine.secret_keyed import is_key
 from mfm_ops.machine.secret_names import Strength
 from mfm_ops.machine.secret_values import exposes, looks_generated
 
 __all__ = ["rule_in_line"]
 
 # Not the password, but what it is guessed from.
+# Compose files double the dollar.
+_CRYPT = r"(?:apr1|argon2\w{0,2}|scrypt|bcrypt[\w-]{0,8}|pbkdf2[\w-]{0,8}|[0-9a-z]{1,2})\$\$?"
 _PASSWORD_HASH = re.compile(
-    r"(?:^|[\s\"'])[\w.@-]{1,64}:(?:\$(?:apr1|argon2\w{0,2}|scrypt|[0-9a-z]{1,2})\$[^\s:\"']{13,})"
+    r"(?:^|[\s\"'])[\w.@-]{1,64}:\$\$?" + _CRYPT + r"[^\s:\"']{13,}"
+    r"|(?<![\w$\\])\$\$?" + _CRYPT + r"(?=[^0-9]{0,64}[0-9])[./A-Za-z0-9=,+$-]{30,}"
     r"|\{S?SHA\}[A-Za-z0-9+/=]{20,}",
     re.ASCII,
+)
+# The only argument of what makes a client: `Relay.configure("V")`.
+_CLIENT = re.compile(
+    r"(?:lient|onfigure|pi|PI|ogin|dk|DK)\(\s{0,8}\\?[\"']([A-Za-z0-9_+/=.-]{20,200})\\?[\"']"
+    r"\s{0,8}[,)]"
 )
 _PGPASS = re.compile(
     r"(?:^|[\s\"'])[\w.*-]{1,128}:(?:543[0-9]|\*):[\w*.-]{1,64}:[\w*.@-]{1,64}:([^\s\"']{4,128})",
@@ -37,6 +46,8 @@ def rule_in_line(text: str) -> str | None:
     """The rule that one of the text's lines breaks, or None; linear in its length."""
     if _PASSWORD_HASH.search(text):
         return "password_hash"
+    if "(" in text and any(is_key(value, "client_key") for value in _CLIENT.findall(text)):
+        return "client_key"
     for found in _PGPASS.finditer(text):
         if exposes(Strength.STRONG, found[1], "password"):
             return "pgpass_password"

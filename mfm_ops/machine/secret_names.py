@@ -15,11 +15,12 @@ class Strength(IntEnum):
     """How much a name alone says: what its value must look like to count as a secret."""
 
     NONE = 0
-    RANDOM = 1  # `token`, `cookie`: only a long random value
-    GENERATED = 2  # `pass`, `pwd`: a value that no word or path looks like
-    SCHEME = 3  # `authorization`: anything but the name of a method
-    MNEMONIC = 4  # `mnemonic`: anything but an assembler instruction
-    STRONG = 5  # `password`, `api_key`: anything but a placeholder or a reference
+    KEYED = 1  # `relay_key`, `key`: only what was surely drawn, and is no digest
+    RANDOM = 2  # `token`, `cookie`: only a long random value
+    GENERATED = 3  # `pass`, `pwd`: a value that no word or path looks like
+    SCHEME = 4  # `authorization`: anything but the name of a method
+    MNEMONIC = 5  # `mnemonic`: anything but an assembler instruction
+    STRONG = 6  # `password`, `api_key`: anything but a placeholder or a reference
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ _STRONG = _split(
     "oauthtoken bottoken clientsecret sharedsecret appsecret consumersecret jwtsecret tokensecret "
     "webhooksecret signingsecret hmacsecret totpsecret otpsecret usersecret secretvalue "
     "seedphrase recoveryphrase secretphrase backupphrase walletphrase mnemonicphrase "
-    "secretstring presharedkey dbpass smtppass mysqlpass userpass rootpass adminpass "
+    "privatetoken secretstring presharedkey dbpass smtppass mysqlpass userpass rootpass adminpass "
     "mailpass ftppass redispass postgrespass authkey secretkeybase"
 )
 _RANDOM = _split(
@@ -44,7 +45,8 @@ _RANDOM = _split(
     "rawkey validationkey routingkey integrationkey"
 )
 _GENERATED = _split(
-    "pass pwd passwort psk recoverycode recoverycodes masterauth requirepass bindpw rootpw pw"
+    "pass pwd passwort psk authtok recoverycode recoverycodes masterauth requirepass bindpw rootpw "
+    "pw"
 )
 
 SENSITIVE_NAMES: Mapping[str, Strength] = {
@@ -81,6 +83,8 @@ _NEGATIONS = frozenset(
         "sealed ciphertext"
     )
 )
+# A header of this kind is a credential, if a weak one.
+_TOKEN_HEADER = re.compile(r"(?:[A-Z][A-Za-z0-9]*-)+(?:Token|TOKEN)")
 # What environments and headers call a credential with a word that elsewhere says little:
 # `AZURE_DEVOPS_EXT_PAT`, `BW_SESSION`, `X-Relay-Key`. A key of these kinds opens nothing.
 _SHOUTED = re.compile(r"[A-Z0-9_.]*_(?:PAT|SESSION|KEY)|(?:[A-Z][A-Za-z0-9]*-)+Key")
@@ -88,7 +92,12 @@ _HARMLESS_KEYS = frozenset(
     _split(
         "cache primary foreign partition sort group public pub host hash map row item store object "
         "registry lock fact artifact state context idempotency index lookup verify verifying "
-        "verification translation message routing etag gpg translate sec websocket site"
+        "verification translation message routing etag gpg pgp translate sec websocket site peer "
+        "event dedup dedupe bucket path query search order column field label property entity "
+        "block blob content commit image layer ssh authorized known trusted signer attestation "
+        "ephemeral identity issue project space shard metric trace span rsa dsa ecdsa ed "
+        "ec zone node leaf dict hot shortcut press config setting settings setup "
+        "translations request response task job run file document doc cite"
     )
 )
 _NAME_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
@@ -108,6 +117,8 @@ def name_strength(name: str) -> Strength:
         words.pop()
     if not words or not _NEGATIONS.isdisjoint(words):
         return Strength.NONE
+    if words[-1] == "token" and _TOKEN_HEADER.fullmatch(name):
+        return Strength.GENERATED
     for size in range(min(4, len(words)), 0, -1):
         found = SENSITIVE_NAMES.get("".join(words[-size:]))
         if found is not None:
@@ -116,6 +127,8 @@ def name_strength(name: str) -> Strength:
         return Strength.STRONG
     if _FUSED_PASS.fullmatch(words[-1]):
         return Strength.GENERATED
-    if _SHOUTED.fullmatch(name) and _HARMLESS_KEYS.isdisjoint(words):
+    if not _HARMLESS_KEYS.isdisjoint(words):
+        return Strength.NONE
+    if _SHOUTED.fullmatch(name):
         return Strength.RANDOM
-    return Strength.NONE
+    return Strength.KEYED if name[-3:].lower() == "key" else Strength.NONE

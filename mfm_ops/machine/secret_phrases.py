@@ -20,8 +20,8 @@ _MAX_TRIES = 8192
 
 # What may stand between two words: blanks, line ends, commas, quotes, the numbers of a list, and
 # what joins the words of a name, a path or a form.
-_STRETCH = re.compile(
-    rb'(?<![A-Za-z])(?:[A-Za-z]{3,8}+[\s,;"0-9.)_+|/\xe3\x80-]++){11}[A-Za-z]{3,8}+(?![A-Za-z])',
+_STRETCH = (
+    rb'(?<![A-Za-z])(?:[A-Za-z]{3,8}+[\s,;"0-9.)_+|/\xe3\x80-]++){11}[A-Za-z]{3,8}+(?![A-Za-z])'
 )
 _CHUNK = re.compile(r'[A-Za-z]+|[^A-Za-z\s,;"0-9.)_+|/\u3000-]+', re.ASCII)
 
@@ -42,7 +42,7 @@ def may_hold_phrase(data: bytes) -> bool:
     between = data.translate(_GAPS, _DELETED)
     if _TWELVE_WORDS not in between and _TWELVE_STRINGS not in between:
         return False
-    return _STRETCH.search(data) is not None
+    return re.search(_STRETCH, data) is not None
 
 
 def holds_phrase(text: str) -> bool:

@@ -47,7 +47,7 @@ def label_of(value: Mapping[str, Json]) -> Label | None:
         return "sensitive", Strength.STRONG
     for field in (*_LABELS, *_TYPES):
         label = value.get(field)
-        if isinstance(label, str) and (found := name_strength(label)):
+        if isinstance(label, str) and (found := name_strength(label)) > Strength.KEYED:
             return label, Strength.RANDOM if label.lower() == "secret" else found
     return None
 

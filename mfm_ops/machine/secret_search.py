@@ -162,6 +162,8 @@ def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:
     for key, member in value.items():
         own = Strength.NONE if visit.sealed else name_strength(key)
         name: str | None = key if own else None
+        if own is Strength.KEYED and not isinstance(member, str):
+            name, own = None, Strength.NONE  # a key of a map; `secret_gates` looks no deeper
         if not own and named is not None and is_labelled(key):
             name, own = named
         if not own and visit.each:

@@ -74,7 +74,6 @@ def looks_encoded(run: bytes) -> bool:
     return len(text) == 12 and not text.translate(None, _PRINTABLE)
 
 
-_ANY_PREFIX = re.compile("|".join(prefix for _, prefix, _, _ in SHAPES).encode())
 _DISCORD = re.compile(rb"[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{27,}")
 _MAILCHIMP = re.compile(rb"[0-9a-f]{32}-us[0-9]{1,2}")
 _TELEGRAM_ID = re.compile(rb"(?:^|[^0-9])[0-9]{6,11}:$")
@@ -90,6 +89,11 @@ _SAMPLE = re.compile(rb"EXAMPLE|(?i:xxxx|your[-_]|redacted|placeholder)")
 _LOWER = frozenset(b"abcdefghijklmnopqrstuvwxyz")
 _BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _PEM64 = b"LS0tLS1CRUdJTi"
+
+
+@cache
+def _any_prefix() -> re.Pattern[bytes]:
+    return re.compile("|".join(prefix for _, prefix, _, _ in SHAPES).encode())
 
 
 @cache
@@ -117,7 +121,7 @@ def run_rule(run: bytes, before: bytes) -> str | None:
         return "rancher_token"
     if before.endswith(b"ed25519:") and _NEAR.fullmatch(run):
         return "near_key"
-    if run.islower() and not _ANY_PREFIX.match(run) and b"-us" not in run:
+    if run.islower() and not _any_prefix().match(run) and b"-us" not in run:
         # Identifiers, paths: nearly all shapes below have capitals.
         return "issued_token" if is_lower_token(run) else None
     if run.startswith(b"eyJ") and _is_jose(run):
@@ -148,7 +152,7 @@ def run_rule(run: bytes, before: bytes) -> str | None:
         return "salesforce_token"
     if before.endswith(b"SSWS ") and run.startswith(b"00"):
         return "okta_token"
-    if _ANY_PREFIX.match(run):
+    if _any_prefix().match(run):
         for rule, shape, must_be_random in _compiled():
             found = shape.match(run)
             if found and _varied(found[1]) and not (must_be_random and not _random(found[1])):

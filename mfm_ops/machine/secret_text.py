@@ -84,7 +84,8 @@ _KEY_BODY = re.compile(
     r"(?:\s|\\[nr])*(?:[A-Za-z0-9+/=]{16}|[A-Z][A-Za-z-]{1,24}: |Encryption: )", re.ASCII
 )
 _SCHEME = re.compile(
-    r"(?<![A-Za-z0-9])(bearer|basic) {1,4}([A-Za-z0-9._~+/=-]{4,})", re.IGNORECASE | re.ASCII
+    r"(?<![A-Za-z0-9])(bearer|basic) {1,4}(?![a-z_]{2,20}=[^=\s])([A-Za-z0-9._~+/=-]{4,})",
+    re.IGNORECASE | re.ASCII,
 )
 
 

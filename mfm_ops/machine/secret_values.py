@@ -7,6 +7,7 @@ Source: the contract, section 9.
 import re
 
 from mfm_ops.machine.secret_issued import is_drawn
+from mfm_ops.machine.secret_keyed import is_key
 from mfm_ops.machine.secret_names import Strength, name_strength
 
 __all__ = [
@@ -36,7 +37,8 @@ _WRAPPED = re.compile(
     r"<[^<>]*>|<%.*%>|#\{[^{}]*\}|@@\w+@@|ENC[\[(].*|!vault\b.*|(?i:arn:aws).*"
     r"|(?:required|nullable|string|confirmed|m(?:in|ax):[0-9]+|[|,])+"
     r"|\[[A-Za-z _-]*\]|\([A-Za-z ]*\)|\{\{.*\}\}|\$?\{[^{}]*\}|\$[A-Za-z_][A-Za-z0-9_]*"
-    r"|\$\([^()]*\)|%[A-Za-z_]+%|%\([a-z_]+\)s|%[sdv]|__[A-Z_]+__|@[A-Z_]+@|\$\{\{.*\}\}|!\w+ .*",
+    r"|\$\([^()]*\)|%[A-Za-z_]+%|%\([a-z_]+\)s|%[sdv]|__[A-Z_]+__"
+    r"|[~^]?[0-9]+(?:\.[0-9]+){2}(?:-[\w.]+)?|@[A-Z_]+@|\$\{\{.*\}\}|!\w+ .*",
     re.ASCII,
 )
 _EXAMPLE = re.compile(r"example(?!\.(?:com|org|net))")
@@ -85,15 +87,22 @@ _VERDICTS = frozenset(
 def _is_placeholder(value: str) -> bool:
     lowered = value.lower()
     return (
-        lowered in _PLACEHOLDER_WORDS
+        lowered.rstrip("!?") in _PLACEHOLDER_WORDS
         or (len(value) >= 3 and _FILLER.issuperset(value))
         or (len(value) < 60 and ("redacted" in lowered or "masked" in lowered))
         or (len(value) < 60 and ("•••" in value or "***" in value))
-        or _WRAPPED.fullmatch(value) is not None
+        or (len(value) < 60 and ("..." in value or "\u2026" in value))
+        or (_WRAPPED.fullmatch(value) is not None and not _is_braced_body(value))
         or _INSTRUCTION.fullmatch(value) is not None
         or (value.startswith("0x") and _ADDRESS.fullmatch(value) is not None)
         or ("example" in lowered and _EXAMPLE.search(lowered) is not None)
     )
+
+
+def _is_braced_body(value: str) -> bool:
+    """`{COQLCE6D...=}`: how Maven writes what it disguised, and longer than any placeholder."""
+    body = value[1:-1]
+    return value[0] == "{" and len(body) >= 24 and "{" not in body and looks_random(body)
 
 
 def _is_reference(value: str) -> bool:
@@ -110,6 +119,8 @@ def _is_description(value: str, name: str) -> bool:
     """A label or a sentence about the field, as in option listings and message catalogues."""
     if (value.lower() == name.lower() and not value.islower()) or _LABEL.search(value):
         return True
+    if name.lower() == "secret" and value.isalpha() and value.istitle():
+        return True  # what the field is called: `"secret": "Geheimnis"`
     words = value.split()
     if len(words) > 1 and words[0].lower() in _VERDICTS:
         return True
@@ -145,9 +156,11 @@ def _is_sealed(value: str, name: str) -> bool:
 
 
 def _names_an_entry(value: str, name: str) -> bool:
-    """`secretKey: password`: not a key, but what the key of an entry is called."""
+    """`secretKey: password`, `accessKey: "s"`: not a key, but what the entry's or the page's is."""
     return name.lower().endswith("key") and (
-        is_sample(value) or (value.islower() and name_strength(value) > Strength.NONE)
+        len(value) == 1
+        or is_sample(value)
+        or (value.islower() and name_strength(value) > Strength.NONE)
     )
 
 
@@ -156,6 +169,8 @@ def exposes(strength: Strength, value: str, name: str) -> bool:
     value = value.strip()
     if not strength or not value or _is_placeholder(value) or _is_reference(value):
         return False
+    if strength is Strength.KEYED:
+        return is_key(value, name)
     if strength is Strength.RANDOM:
         return looks_random(value)
     if strength is Strength.GENERATED:
@@ -230,7 +245,7 @@ _WORD_PHRASE = re.compile(
 )
 _ALGORITHM = re.compile(
     r"(?i)(?:hmac-?)?(?:sha|md|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
-    r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]+(?:[-_][a-z0-9_-]{0,12}|[a-z]{0,3})"
+    r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]{1,6}(?:[-_][a-z0-9_-]{0,12}|[a-z]{0,3})"
 )
 _CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n", "->", ".*", "[^", "qr/")
 _DIGITS = re.compile(r"[0-9]")

@@ -238,7 +238,7 @@ def harmless_values(rng: Random) -> Iterator[tuple[str, Json]]:
         "PASSWORD": "PASSWORD", "passwd": "********", "secret_key": "{{ vault_secret_key }}",
         "refresh_token": "", "id_token": "$ID_TOKEN", "has_password": "yes", "pwd": "/srv/app2/x",
         "tokens": ["a", "b"], "auth": "required", "tokenizer": "cl100k_base_2023_v1",
-        "forgot_password": "Forgot your password?", "password_hash": "$2y$10$" + digest[:53],
+        "forgot_password": "Forgot your password?", "password_hash": digest,
     }  # fmt: skip
     for name, value in harmless_fields.items():
         yield f"field {name}", {name: value}

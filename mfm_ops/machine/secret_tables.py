@@ -1,0 +1,97 @@
+"""Secrets in the columns of tables: the name is the column's head, the value stands rows below.
+
+Pure; tables of programs (blanks, `|`, tabs) and comma-separated values.
+"""
+
+import re
+from typing import NamedTuple
+
+from mfm_ops.machine.secret_names import Strength, name_strength
+from mfm_ops.machine.secret_values import (
+    is_sample,
+    is_well_known,
+    is_word_phrase,
+    looks_generated,
+    looks_random,
+)
+
+__all__ = ["is_tabled"]
+
+_TELLING = re.compile(r"(?i)token|secret|pass|key|pwd|psk|credential")
+_HEAD = re.compile(r"[A-Za-z][A-Za-z0-9 _./-]{0,39}", re.ASCII)
+_BLANKS = re.compile(r"[ \t]{2,}|\t")
+_RULE = re.compile(r"[\s|+=:_-]*")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*")
+_MAX_LINE_CHARS = 2000
+_MAX_CELLS = 40
+
+
+class _Column(NamedTuple):
+    at: int
+    offset: int
+    strength: Strength
+
+
+class _Head(NamedTuple):
+    divider: str
+    cells: int
+    columns: tuple[_Column, ...]
+
+
+def is_tabled(text: str) -> bool:
+    """Whether a cell below a telling head holds a secret; linear in the length of the text."""
+    head: _Head | None = None
+    for line in text.split("\n"):
+        if not line.strip():
+            head = None
+        elif len(line) > _MAX_LINE_CHARS or _RULE.fullmatch(line):
+            continue
+        elif head is not None:
+            if _row_exposes(line, head):
+                return True
+        elif _TELLING.search(line):
+            head = _head_of(line)
+    return False
+
+
+def _head_of(line: str) -> _Head | None:
+    divider = next((mark for mark in "|," if mark in line), "")
+    cells = _cells(line, divider)
+    if not 1 < len(cells) < _MAX_CELLS or not all(
+        not cell or _HEAD.fullmatch(cell) for cell in cells
+    ):
+        return None
+    columns = tuple(
+        _Column(at, line.find(cell), strength)
+        for at, cell in enumerate(cells)
+        if (strength := name_strength(cell)) > Strength.KEYED
+    )
+    return _Head(divider, len(cells), columns) if columns else None
+
+
+def _cells(line: str, divider: str) -> list[str]:
+    cells = line.split(divider) if divider else _BLANKS.split(line.strip())
+    return [cell.strip().strip("\"'`") for cell in cells]
+
+
+def _row_exposes(line: str, head: _Head) -> bool:
+    cells = _cells(line, head.divider)
+    if len(cells) == head.cells:
+        return any(_is_secret(cells[column.at], column.strength) for column in head.columns)
+    if head.divider:
+        return False
+    return any(
+        _is_secret(line[column.offset :].partition(" ")[0], column.strength)
+        for column in head.columns
+        if line[max(0, column.offset - 1) : column.offset].strip() == ""
+    )
+
+
+def _is_secret(cell: str, strength: Strength) -> bool:
+    if strength is Strength.RANDOM:
+        return looks_random(cell)
+    if is_sample(cell) or _MOMENT.fullmatch(cell):
+        return False
+    if looks_random(cell) or is_well_known(cell) or is_word_phrase(cell):
+        return True
+    return len(cell) >= 8 and looks_generated(cell) and any(char.isdigit() for char in cell)
