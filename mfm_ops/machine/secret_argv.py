@@ -37,6 +37,7 @@ _PAIRS = frozenset(
 )
 # Options for what is stored under a name that another word says.
 _CONTENTS = frozenset(("--value", "--secret-string", "--body", "--secret-value", "-v"))
+_SAYS = re.compile("--[a-z-]*pass[a-z-]*-command")
 _PAIR = re.compile(r"[A-Za-z0-9_.@+\\-]{1,64}:([^\s:/@][^\s]{3,256})")
 # Not a password: a port and what it is forwarded to, numbers, a word in capitals.
 _PORTS = re.compile(r"[0-9:.,\[\]*-]*(?:/(?:tcp|udp|sctp))?|[A-Z_]+")
@@ -78,6 +79,8 @@ def options_expose(words: Sequence[str]) -> bool:
                 return True
         elif _OTHER_OPTIONS.fullmatch(option) and _is_telling(value):
             return True
+        if _SAYS.fullmatch(option) and value.startswith(("echo ", "printf ")):
+            return is_password(value.split()[-1])
         if option in _CONTENTS and _tells(words) and is_password(value):
             return True
         if word.startswith("-u") and (pair := _PAIR.fullmatch(word[2:])) and is_password(pair[1]):

@@ -140,7 +140,7 @@ def words_in(letters: bytes, data: bytes) -> bool:
 # As text: compiled when a document is the first to ask for them.
 _OPTION = (
     rb'[ "]-(?:[aAbkKNpPsStTuUvwWxXzZ][ "=]|u[^ "]{1,64}:)'
-    rb"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin)"
+    rb"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin|command)"
 )
 _VERB = b'[" ;&|](?:' + VERBS.encode() + b')[" ]'
 # The beginning of an array of bytes.

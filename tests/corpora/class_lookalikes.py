@@ -3,7 +3,7 @@
 from random import Random
 
 from mfm_ops.machine.json_rules import Json
-from tests.corpora.draws import fill
+from tests.corpora.draws import fill, url64
 
 __all__ = ["lookalikes"]
 
@@ -51,6 +51,25 @@ _TEXTS = (
         "https://x.example.com/hooks/list",
         "?code=404&state=done",
     ),
+)
+_MORE_TEXTS = (
+    "pkcs11:model=Y;manufacturer=piv_II;serial=10842138;token=PIV_II%20%28Holder%20pin%29;id=%01",
+    *("pbkdf2-password 1.2.1", '"pbkdf2-password": "^1.2.1"', "token_type=Bearer expires_in=3600"),
+    "mutation Login($password: String!) { login(password: $password) { token expiresAt } }",
+    *("char*password=1;", "\tSecretItem *item;\n\tSecretValue *secret;\n", "api_key: sk-...9f2A"),
+    *("token: ghp_****abcd", '{ accessKey: "s" }', "password = g_strdup(item->password);"),
+    "sec:u:4096:1:{16:H}:1600000000:::u:::scESC:::+:::23::0:\nfpr:::::::::{40:H}:",
+    *("public key: {43:b}=", "peer: {43:b}=\n  preshared key: (hidden)", "cache_key={40:h}"),
+    *("key: {40:h}", "object_key: images/2026/IMG_1234.jpg", "key=ssh-ed25519 AAAAC3Nza{60:b}"),
+    *("NAME   TYPE     SECRETS   AGE\nops    Opaque   1         3d\n", "commit {40:h} as usual"),
+    "ID        PASSWORD EXPIRES   LAST LOGIN\nops       2026-11-22         2026-11-20\n",
+    *(
+        "| Token | Meaning |\n|---|---|\n| IDENT | a name |\n",
+        "s/(a)(b)/$1$2/",
+        "last login 2 h ago",
+    ),
+    *("user login failed", "Client('https://x.example')", 'connect("db-1.internal.example")'),
+    "the token digest {64:h}",
 )
 _COMMANDS = (
     *(
@@ -102,7 +121,7 @@ _VALUES: tuple[Json, ...] = (
 
 def lookalikes(rng: Random) -> list[Json]:
     """All of them, drawn anew."""
-    texts: list[Json] = [{"stdout": fill(rng, text)} for text in _TEXTS]
+    texts: list[Json] = [{"stdout": fill(rng, text)} for text in (*_TEXTS, *_MORE_TEXTS)]
     commands: list[Json] = [
         {"argv": [fill(rng, word) for word in command.split(" ")]} for command in _COMMANDS
     ]
@@ -111,6 +130,9 @@ def lookalikes(rng: Random) -> list[Json]:
         {"encryptedData": {"password": fill(rng, "AgB{400:b}")}},
         {"Idempotency-Key": fill(rng, _UUID), "CACHE_KEY": fill(rng, "{40:h}")},
         {"accounts": [fill(rng, "0x{40:h}")]},
+        {"kty": "RSA", "n": url64(rng.randbytes(256)), "e": "AQAB"},
+        {"signature": url64(rng.randbytes(64)), "digest": url64(rng.randbytes(32))},
+        {"secret": "Geheimnis", "key": fill(rng, "{40:h}"), "sort_key": fill(rng, "{30:a}")},
     ]
     labels: list[Json] = [{"password": label} for label in _LABELS]
     return [*texts, *commands, *labels, *_VALUES, *drawn]

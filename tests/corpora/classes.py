@@ -11,7 +11,7 @@ from mfm_ops.machine.json_rules import Json
 from tests.corpora.draws import b64, bech32, fill, password
 from tests.corpora.kinds import Kind
 
-__all__ = ["CLASSES", "chosen"]
+__all__ = ["CLASSES", "chosen", "command_kind", "record_kind", "text_kind"]
 
 _WORDS = ("Winter", "Dragon", "Backup", "Falcon", "Welcome", "Castle")
 _FAVOURITES = ("hunter2", "P@ssw0rd123", "letmein42", "Tr0ub4dor&3", "s3cr3tpw", "zaq12wsx")
@@ -97,7 +97,9 @@ def _written(rng: Random, template: str) -> str:
     return fill(rng, template.replace("%P", "\0")).replace("\0", chosen(rng))
 
 
-def _command(name: str, source: str, template: str) -> Kind:
+def command_kind(name: str, source: str, template: str) -> Kind:
+    """A command, cut into its words."""
+
     def make(rng: Random) -> Json:
         # Cut before it is written: a password may hold anything.
         words = [_written(rng, word) for word in template.split(" ")]
@@ -106,36 +108,39 @@ def _command(name: str, source: str, template: str) -> Kind:
     return Kind(f"class_{name}", source, make)
 
 
-def _text(name: str, source: str, template: str) -> Kind:
+def text_kind(name: str, source: str, template: str) -> Kind:
+    """A text that a program printed or a file holds."""
+
     def make(rng: Random) -> Json:
         return {rng.choice(("stdout", "content", "text")): _written(rng, template)}
 
     return Kind(f"class_{name}", source, make)
 
 
-def _record(name: str, source: str, make: Callable[[Random], Json]) -> Kind:
+def record_kind(name: str, source: str, make: Callable[[Random], Json]) -> Kind:
+    """A value of JSON."""
     return Kind(f"class_{name}", source, make)
 
 
 CLASSES: tuple[Kind, ...] = (
-    *(_command(*row) for row in _COMMANDS),
-    *(_text(*row) for row in _TEXTS),
-    _record(
+    *(command_kind(*row) for row in _COMMANDS),
+    *(text_kind(*row) for row in _TEXTS),
+    record_kind(
         "secure_string",
         "AWS Systems Manager docs",
         lambda rng: {"Name": "/prod/x", "Type": "SecureString", "Value": chosen(rng)},
     ),
-    _record(
+    record_kind(
         "named_value",
         "conventional list of variables",
         lambda rng: [{"name": "DB_PASSWORD", "value": chosen(rng)}],
     ),
-    _record(
+    record_kind(
         "sensitive",
         "Terraform docs, outputs",
         lambda rng: {"outputs": {"x": {"sensitive": True, "value": chosen(rng)}}},
     ),
-    _record(
+    record_kind(
         "random_password",
         "Terraform docs, state",
         lambda rng: {
@@ -143,18 +148,18 @@ CLASSES: tuple[Kind, ...] = (
             "instances": [{"attributes": {"length": 20, "result": chosen(rng)}}],
         },
     ),
-    _record(
+    record_kind(
         "secret_object",
         "Kubernetes docs",
         lambda rng: {"kind": "Secret", "data": {"relay": b64(chosen(rng).encode())}},
     ),
-    _record(
+    record_kind(
         "secret_id",
         "Vault docs, AppRole",
         lambda rng: {"role_id": fill(rng, _UUID), "secret_id": fill(rng, _UUID)},
     ),
-    _record("key_array", "Solana docs", lambda rng: {"id": list(rng.randbytes(64))}),
-    _record(
+    record_kind("key_array", "Solana docs", lambda rng: {"id": list(rng.randbytes(64))}),
+    record_kind(
         "unlock_account",
         "geth docs, personal namespace",
         lambda rng: {
@@ -162,7 +167,7 @@ CLASSES: tuple[Kind, ...] = (
             "params": [fill(rng, "0x{40:h}"), chosen(rng), 300],
         },
     ),
-    _record(
+    record_kind(
         "signing_key",
         "Cardano docs",
         lambda rng: {
@@ -170,13 +175,13 @@ CLASSES: tuple[Kind, ...] = (
             "cborHex": fill(rng, "5820{64:h}"),
         },
     ),
-    _record(
+    record_kind(
         "shell_script",
         "Vault docs, in a shell",
         lambda rng: ["sh", "-c", fill(rng, "cd /x; vault operator unseal {40:a}4aZ")],
     ),
-    _record("sui", "Sui docs", lambda rng: "use suiprivkey1" + bech32(rng, 58)),
-    _record(
+    record_kind("sui", "Sui docs", lambda rng: "use suiprivkey1" + bech32(rng, 58)),
+    record_kind(
         "macaroon",
         "LND docs",
         lambda rng: {"headers": {"Grpc-Metadata-macaroon": fill(rng, "0201036c6e64{300:h}")}},

@@ -13,6 +13,7 @@ from mfm_ops.machine.secrets import find_secret, text_has_secret
 from tests.corpora.all_kinds import ALL_KINDS
 from tests.corpora.class_lookalikes import lookalikes
 from tests.corpora.classes import CLASSES
+from tests.corpora.columns import COLUMNS
 from tests.corpora.draws import fill, phrase
 from tests.corpora.kinds import is_held_out
 from tests.corpora.measure import false_alarms, is_found, recall
@@ -39,9 +40,10 @@ def test_false_alarms_stay_under_the_goal_in_either_half(held_out: bool) -> None
 
 
 def test_every_class_is_found_in_its_stored_form_as_in_its_own() -> None:
-    score = recall(CLASSES, rounds=12)
+    classes = (*CLASSES, *COLUMNS)
+    score = recall(classes, rounds=12)
     assert score.share >= 0.97, score.by_kind
-    for kind in CLASSES:
+    for kind in classes:
         value = kind.make(Random(kind.name))
         assert is_found(value) is (find_secret(value) is not None), kind.name
 
