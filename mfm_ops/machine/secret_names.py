@@ -92,8 +92,9 @@ _HARMLESS_KEYS = frozenset(
     _split(
         "cache primary foreign partition sort group public pub host hash map row item store object "
         "registry lock fact artifact state context idempotency index lookup verify verifying "
-        "verification translation message routing etag gpg pgp translate sec websocket site peer "
-        "event dedup dedupe bucket path query search order column field label property entity "
+        "verification translation message routing etag gpg pgp mon tur translate sec websocket "
+        "site peer event dedup dedupe bucket path query search order column field label property "
+        "entity "
         "block blob content commit image layer ssh authorized known trusted signer attestation "
         "ephemeral identity issue project space shard metric trace span rsa dsa ecdsa ed "
         "ec zone node leaf dict hot shortcut press config setting settings setup "
@@ -131,4 +132,7 @@ def name_strength(name: str) -> Strength:
         return Strength.NONE
     if _SHOUTED.fullmatch(name):
         return Strength.RANDOM
-    return Strength.KEYED if name[-3:].lower() == "key" else Strength.NONE
+    # Of one word, too: `pubkey`. No word may follow, for the gates look right behind "key".
+    if name[-3:].lower() != "key" or words[-1].removesuffix("key") in _HARMLESS_KEYS:
+        return Strength.NONE
+    return Strength.KEYED

@@ -56,6 +56,8 @@ def is_tabled(text: str) -> bool:
 
 def _head_of(line: str) -> _Head | None:
     divider = next((mark for mark in "|," if mark in line), "")
+    if divider == "," and (", " in line or line.endswith(",")):
+        return None  # a sentence, or a list of a program's source
     cells = _cells(line, divider)
     if not 1 < len(cells) < _MAX_CELLS or not all(
         not cell or _HEAD.fullmatch(cell) for cell in cells

@@ -15,7 +15,8 @@ _PART = r"[^\x00-\x20\x7f-\U0010ffff/?@\\\"']"
 _USER = r"[^\x00-\x20\x7f-\U0010ffff/?#@\\\"':]"
 # A user without a password is a token only where a browser would send it. The address of an error
 # tracker ends in a number and names its public key as the user.
-_USERINFO = re.compile(
+# As text: compiled when the first URL with a user comes.
+_USERINFO = (
     "://(?:(" + _USER + "{0,256}+):(" + _PART + "{1,512}+)@"
     "|(?<=http://|ttps://)("
     + _USER
@@ -47,7 +48,7 @@ def has_userinfo(text: str) -> bool:
         else exposes(Strength.STRONG, found[2], "password")
         and not is_sample(found[2])
         and "[" not in found[1]
-        for found in _USERINFO.finditer(text)
+        for found in re.finditer(_USERINFO, text)
     )
 
 

@@ -69,7 +69,11 @@ _MORE_TEXTS = (
         "last login 2 h ago",
     ),
     *("user login failed", "Client('https://x.example')", 'connect("db-1.internal.example")'),
-    "the token digest {64:h}",
+    *(
+        "the token digest {64:h}",
+        "x = [\n    'token',\n    'datetime2fromparts',\n]",
+        "pubkey: {96:h}",
+    ),
 )
 _COMMANDS = (
     *(
