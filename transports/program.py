@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import Final, Self
 
 from anyio import to_thread
 
@@ -24,7 +24,7 @@ from transports.descriptors import is_shortage
 from transports.magic import ELF_MAGIC, HEAD_BYTES, is_native, script_interpreter
 from transports.policy import NIX_STORE, ExecPolicy, is_below, is_utf8
 
-__all__ = ["DigestCache", "PinnedProgram", "pin_program"]
+__all__ = ["DigestCache", "PinnedProgram", "SETTLED_S", "pin_program"]
 
 # The kernel follows this many `#!` lines.
 _MAX_INTERPRETERS = 4
@@ -35,8 +35,8 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 _REOPEN_TRIES = 100
 
-# The longest tick that Linux has is 10 ms.
-_TICK_NS = 20_000_000
+SETTLED_S: Final = 0.02
+"""After so long without a change a file's times are its own: Linux' longest tick is 10 ms."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class PinnedProgram:
         What changed last just before the check may have changed again since: a file's times go by
         the kernel's ticks.
         """
-        too_new = self.stamp[4] > self.checked_ns - _TICK_NS
+        too_new = self.stamp[4] > self.checked_ns - SETTLED_S * 1e9
         return too_new or _stamp(os.fstat(self.fd)) != self.stamp
 
 

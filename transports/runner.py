@@ -43,7 +43,7 @@ from transports.outcome import (
 )
 from transports.policy import ExecPolicy
 from transports.process_exec import run_child
-from transports.program import DigestCache, PinnedProgram, pin_program
+from transports.program import SETTLED_S, DigestCache, PinnedProgram, pin_program
 from transports.sandbox import MEMORY_PLACES
 from transports.view import Neighbours
 from transports.watch import WatchLimits
@@ -144,6 +144,8 @@ class ProgramRunner:
                     )
                 if reply is not None:
                     return reply
+                # By then its times tell whether it is still being replaced.
+                await anyio.sleep(SETTLED_S)
         except OSError as exc:
             raise refused_by_system(exc, {}) from None
         raise failure(
