@@ -180,7 +180,7 @@ def _open_for_writing(place: Place) -> apsw.Connection:
     try:
         found = file_format(connection, place.name)
         # Not before the file is known to be ours: this changes it.
-        if connection.pragma("journal_mode", "wal") != "wal":
+        if not _use_log(connection):
             raise refused("store_unavailable", place.name, "no_write_ahead_log")
         if found != FORMAT:
             connection.execute("BEGIN IMMEDIATE")
@@ -195,6 +195,19 @@ def _open_for_writing(place: Place) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_log(connection: apsw.Connection) -> bool:
+    """Switch to the write-ahead log; False where there can be none."""
+    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            return bool(connection.pragma("journal_mode", "wal") == "wal")
+        except apsw.BusyError:
+            # Where two switch a new file at once, SQLite refuses one of them without waiting.
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.005)
 
 
 def _open_for_reading(place: Place) -> tuple[Place, apsw.Connection]:
