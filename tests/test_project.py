@@ -1,5 +1,6 @@
 """What a fresh clone relies on: the locks, the packaging and the two commands."""
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
@@ -17,7 +20,15 @@ LOCKS = ("requirements.lock", "requirements-dev.lock")
 def pins(name: str) -> dict[str, str]:
     """Package: version, of a lock file."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", text, flags=re.MULTILINE))
+    found = re.findall(r"^([a-z0-9-]+)(?:\[\S+\])?==(\S+) \\$", text, flags=re.MULTILINE)
+    return dict(found)
+
+
+def extras(name: str) -> dict[str, set[str]]:
+    """Package: its extras, of those packages of a lock file that are pinned with any."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(r"^([a-z0-9-]+)\[([a-z0-9,-]+)\]==", text, flags=re.MULTILINE)
+    return {package: set(words.split(",")) for package, words in found}
 
 
 def package(requirement: str) -> str:
@@ -28,7 +39,9 @@ def package(requirement: str) -> str:
 def test_a_lock_holds_nothing_but_pins_and_hashes(name: str) -> None:
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
         assert re.fullmatch(
-            r"[a-z0-9-]+==\S+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?|    # via [^/]*", line
+            r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==\S+ \\"
+            r"|    --hash=sha256:[0-9a-f]{64}( \\)?|    # via [^/]*",
+            line,
         ), line
 
 
@@ -43,6 +56,17 @@ def test_what_is_tested_is_what_is_installed() -> None:
     assert {name: tested.get(name) for name in pins("requirements.lock")} == pins(
         "requirements.lock"
     )
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_who_is_asked_for_with_an_extra_is_pinned_with_it(name: str) -> None:
+    """Else older versions of pip find no pin for it, once there is a newer release."""
+    pinned = extras(name)
+    for locked in pins(name):
+        for line in importlib.metadata.requires(locked) or ():
+            asked = Requirement(line)
+            if asked.extras and (asked.marker is None or asked.marker.evaluate({"extra": ""})):
+                assert asked.extras <= pinned.get(canonicalize_name(asked.name), set()), line
 
 
 def test_the_locks_pin_all_that_the_project_declares() -> None:
