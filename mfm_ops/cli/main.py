@@ -26,10 +26,11 @@ def main() -> None:
     # Imports make objects by the hundred thousand, and they stay: looking through them every 700
     # objects, as is the default, would take a tenth of a short command's time.
     gc.set_threshold(100_000)
-    # Other packages' pydantic plugins would be searched for, and would see what mfm validates.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     begin = _leave_at_once()
     try:
+        from mfm_ops.cli.plugins import switch_off
+
+        switch_off()
         from mfm_ops.cli.root import run
 
         code = run(arguments, begin)

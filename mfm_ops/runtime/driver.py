@@ -6,18 +6,16 @@ Nothing is locked: a driver's mark is an event, and a dead process needs no unlo
 import os
 import platform
 import uuid
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
 
 from mfm_ops.machine.canonical import Json
 
 __all__ = ["DriverIdentity", "Liveness", "is_alive", "liveness", "this_process"]
 
 
-@dataclass(frozen=True, slots=True)
-class DriverIdentity:
+class DriverIdentity(NamedTuple):
     """One drive of one run by one process.
 
     `started` (clock ticks since boot, or seconds where there is no /proc), `boot_id` and `pid_ns`
@@ -33,7 +31,7 @@ class DriverIdentity:
 
     def to_json(self) -> dict[str, Json]:
         """As it stands in `mfm.driver`."""
-        return cast(dict[str, Json], asdict(self))
+        return self._asdict()
 
 
 def this_process() -> DriverIdentity:

@@ -5,6 +5,7 @@ A state of an op works with bare keys; which full keys they stand for is decided
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.codes import error_info
@@ -19,8 +20,7 @@ from mfm_ops.machine.state import State, StateOutcome
 __all__ = ["Scope", "ScopedContext", "ScopedState"]
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """An op's own keys lie under `op_path`; `imports` maps its import ports to full keys."""
 
     op_path: OpPath

@@ -12,7 +12,7 @@ make it a thread's work, and whoever comes meanwhile shares the next commit.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -50,23 +50,23 @@ class _Ticket:
     begun: bool = False
 
 
-@dataclass(slots=True, eq=False)
 class CommitQueue:
     """Commits appends and staged artifacts through one writer, for one event loop."""
 
-    writer: Writer
-    _staged: dict[ArtifactId, NewArtifact] = field(default_factory=dict)
-    _flying: dict[ArtifactId, NewArtifact] = field(default_factory=dict)
-    _stored: set[ArtifactId] = field(default_factory=set)
-    _waiting: list[_Ticket] = field(default_factory=list)
-    _active: bool = False
-    # The batch in a thread: done when it is.
-    _landed: asyncio.Future[None] | None = None
-    _executor: ThreadPoolExecutor | None = None
-    _last: str | None = None
-    _in_a_row: int = 0
-    _commit_s: float = 0.0
-    _closed: bool = False
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self._staged: dict[ArtifactId, NewArtifact] = {}
+        self._flying: dict[ArtifactId, NewArtifact] = {}
+        self._stored: set[ArtifactId] = set()
+        self._waiting: list[_Ticket] = []
+        self._active = False
+        # The batch in a thread: done when it is.
+        self._landed: asyncio.Future[None] | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._last: str | None = None
+        self._in_a_row = 0
+        self._commit_s = 0.0
+        self._closed = False
 
     # Staged artifacts
 

@@ -5,7 +5,6 @@ Blocks briefly; long reads are cut into pieces by `sqlite`. What a row must be i
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -58,13 +57,13 @@ class ArtifactRow(NamedTuple):
     body: bytes | None
 
 
-@dataclass(slots=True)
 class Reader:
     """Reads committed rows; every `apsw.Error` leaves as a storage failure."""
 
-    name: str
-    connect: Callable[[], apsw.Connection]
-    connection: apsw.Connection | None = None
+    def __init__(self, name: str, connect: Callable[[], apsw.Connection]) -> None:
+        self.name = name
+        self.connect = connect
+        self.connection: apsw.Connection | None = None
 
     def head(self, run_id: RunId) -> RunHead:
         """The run's last event."""

@@ -6,9 +6,9 @@ commits it, is left to `sqlite_commit`.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -50,8 +50,7 @@ class Append:
     failure: StorageFailure | None = None
 
 
-@dataclass(slots=True)
-class NewArtifact:
+class NewArtifact(NamedTuple):
     """An artifact to be named by a row; `body` is None when it lies in a file."""
 
     artifact_id: ArtifactId
@@ -60,22 +59,26 @@ class NewArtifact:
     body: bytes | None
 
 
-@dataclass(slots=True)
-class _Head:
+class _Head(NamedTuple):
     run: int
     seq: int
     running_hash: bytes
 
 
-@dataclass(slots=True)
 class Writer:
     """Commits batches. `commits` counts those that reached the disk."""
 
-    name: str
-    connect: Callable[[], apsw.Connection]
-    connection: apsw.Connection | None
-    commits: int = 0
-    _heads: dict[RunId, _Head] = field(default_factory=dict)
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], apsw.Connection],
+        connection: apsw.Connection | None,
+    ) -> None:
+        self.name = name
+        self.connect = connect
+        self.connection = connection
+        self.commits = 0
+        self._heads: dict[RunId, _Head] = {}
 
     def commit(
         self, appends: Sequence[Append], artifacts: Sequence[NewArtifact], *, wait: bool
