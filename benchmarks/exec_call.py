@@ -1,11 +1,18 @@
 """One sandboxed `exec` call, warm, against `subprocess.run` of the very same bubblewrap command.
 
-usage: exec_call.py [ROUNDS]. Prints JSON; times in microseconds, ratios of medians, all sides
-interleaved in one process. `fact` is the call with its fact recorded, durably, in a SQLite store;
-`exec` is the transport alone. Measured twice: in a process that has recorded enough for the store's
-log to be written over, and (`new_log`) while the log still grows, which makes each commit dearer.
+usage: exec_call.py [--rounds N] [PROGRAM [ARGV ...]]
+
+Prints JSON; times in microseconds, ratios of medians, all sides interleaved in one process. `fact`
+is the call with its fact recorded, durably, in a SQLite store; `exec` is the transport alone.
+Measured twice: in a process that has recorded enough for the store's log to be written over, and
+(`new_log`) while the log still grows, which makes each commit dearer.
+
+Without a PROGRAM it is busybox as `cat`, linked statically: the least that can be run, and so the
+most that mfm can add. A PROGRAM gets `{"name": "mfm"}` and sees /usr/lib, /lib and /lib64, as in
+the README: `exec_call.py /usr/bin/jq .name`.
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -13,11 +20,12 @@ import platform
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.config import (
     BackoffPolicy,
     ContextCheckpointing,
@@ -67,12 +75,41 @@ CONFIG = RunConfig(
 )
 
 
-def plain(bubblewrap: Bubblewrap, policy: ExecPolicy, program: str, leash: Leash) -> float:
+@dataclass(frozen=True)
+class Subject:
+    """What is run, and what it may see."""
+
+    program: str
+    argv: tuple[str, ...]
+    stdin: Json
+    policy: ExecPolicy
+
+
+def least(directory: Path) -> Subject:
+    """A program that does next to nothing, in a directory of the usual shape.
+
+    What lies beside a program's directory is linked as well.
+    """
+    program = directory / "bin" / "cat"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("busybox") or "", program)
+    return Subject(str(program), (), 1, ExecPolicy(allow_prefixes=(str(directory),)))
+
+
+def installed(program: str, argv: list[str]) -> Subject:
+    """A program of the system's, with the libraries of the system's."""
+    path = str(Path(program).resolve())
+    policy = ExecPolicy(allow_prefixes=(path,), read_only_paths=("/usr/lib", "/lib", "/lib64"))
+    return Subject(path, tuple(argv), {"name": "mfm"}, policy)
+
+
+def plain(bubblewrap: Bubblewrap, subject: Subject, leash: Leash) -> float:
     """The same command run by the standard library, its gate open from the beginning; seconds."""
+    policy = subject.policy
     with (
-        pin_program(program, policy) as pinned,
+        pin_program(subject.program, policy) as pinned,
         sandboxed_command(
-            bubblewrap, policy, pinned, (), {}, neighbours=Neighbours(), leash=leash
+            bubblewrap, policy, pinned, subject.argv, {}, neighbours=Neighbours(), leash=leash
         ) as make,
     ):
         status_read, status = os.pipe()
@@ -80,9 +117,9 @@ def plain(bubblewrap: Bubblewrap, policy: ExecPolicy, program: str, leash: Leash
         os.write(gate_write, b"\n")
         command = make(status, gate)
         began = time.perf_counter()
-        done = subprocess.run(
+        subprocess.run(
             command.argv,
-            input=b"1",
+            input=json.dumps(subject.stdin).encode(),
             capture_output=True,
             pass_fds=(*command.pass_fds, status, gate),
             env={},
@@ -91,7 +128,6 @@ def plain(bubblewrap: Bubblewrap, policy: ExecPolicy, program: str, leash: Leash
         took = time.perf_counter() - began
         for fd in (status_read, status, gate, gate_write):
             os.close(fd)
-    assert done.stdout == b"1"
     return took
 
 
@@ -118,19 +154,22 @@ def live_io(store: SqliteStore, factory: ExecFactory) -> LiveIo:
     return LiveIo(run, Router(TransportRegistry([factory]), env), env)
 
 
-async def measure(directory: Path, rounds: int, *, filling: int = 0) -> dict[str, list[float]]:
+async def measure(
+    directory: Path, command: list[str], rounds: int, *, filling: int = 0
+) -> dict[str, list[float]]:
     """Seconds of each round, after `filling` values have been recorded."""
     bubblewrap = find_bubblewrap()
     assert bubblewrap is not None
     leash = Leash()
-    # A directory of the usual shape: what lies beside a program's directory is linked as well.
-    program = directory / "bin" / "cat"
-    program.parent.mkdir()
-    shutil.copy(shutil.which("busybox") or "", program)
-    policy = ExecPolicy(allow_prefixes=(str(directory),))
-    factory = ExecFactory(policy, "a" * 64)
-    call = ProgramCall(str(program), stdin_json=1)
-    request = {"kind": "run_program_v1", "program_path": str(program), "stdin_json": 1}
+    subject = installed(command[0], command[1:]) if command else least(directory)
+    factory = ExecFactory(subject.policy, "a" * 64)
+    call = ProgramCall(subject.program, argv=subject.argv, stdin_json=subject.stdin)
+    request: dict[str, Json] = {
+        "kind": "run_program_v1",
+        "program_path": subject.program,
+        "argv": list(subject.argv),
+        "stdin_json": subject.stdin,
+    }
     times: dict[str, list[float]] = {"fact": [], "exec": [], "subprocess_run": []}
     async with open_sqlite_store(directory / "store.sqlite") as store:
         io = live_io(store, factory)
@@ -145,7 +184,7 @@ async def measure(directory: Path, rounds: int, *, filling: int = 0) -> dict[str
             began = time.perf_counter()
             await factory.runner.run(call, side_effects=SideEffectKind.ReadOnlyIo)
             times["exec"].append(time.perf_counter() - began)
-            times["subprocess_run"].append(plain(bubblewrap, policy, str(program), leash))
+            times["subprocess_run"].append(plain(bubblewrap, subject, leash))
     return {name: all_[WARM_UP:] for name, all_ in times.items()}
 
 
@@ -153,16 +192,22 @@ def medians_of(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(all_) for name, all_ in times.items()}
 
 
-async def main(rounds: int) -> None:
+async def main() -> None:
+    parser = argparse.ArgumentParser(description="One exec call against its bubblewrap command.")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGV ...]")
+    options = parser.parse_args()
+    command, rounds = options.command, options.rounds
     with tempfile.TemporaryDirectory() as directory:
-        new = medians_of(await measure(Path(directory), rounds))
+        new = medians_of(await measure(Path(directory), command, rounds))
     with tempfile.TemporaryDirectory() as directory:
-        medians = medians_of(await measure(Path(directory), rounds, filling=FILLING))
+        medians = medians_of(await measure(Path(directory), command, rounds, filling=FILLING))
     base = medians["subprocess_run"]
     print(
         json.dumps(
             {
                 "benchmark": "exec_call",
+                "program": command[0] if command else "busybox cat",
                 "rounds": rounds,
                 "median_us": {name: round(value * 1e6) for name, value in medians.items()},
                 "ratio": round(medians["fact"] / base, 3),
@@ -176,4 +221,4 @@ async def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200))
+    asyncio.run(main())
