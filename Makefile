@@ -1,7 +1,7 @@
 # `make run` and `make test` do all set-up on a fresh machine. PYTHON=python3.12 names an interpreter.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint bench crash histories fuzz lock clean setup setup-dev system
+.PHONY: help run test lint bench crash histories fuzz lowest lock clean setup setup-dev system
 
 export PYTHON ?= python3
 export VENV ?= .venv
@@ -35,6 +35,9 @@ histories: setup-dev ## record the runs of tests/histories that are missing; non
 fuzz: setup-dev ## the long form of the fuzz suite, and a minute of atheris where it is installed
 	@HYPOTHESIS_PROFILE=long "$(BIN)/python" -m pytest --timeout=3600 tests/fuzz $(PYTEST_ARGS)
 	@if "$(BIN)/python" -c 'import atheris' 2>/dev/null; then "$(BIN)/python" -m tests.fuzz.atheris_doors 60; fi
+
+lowest: system ## the tests with the oldest versions that pyproject.toml allows
+	@sh tools/lowest.sh $(PYTEST_ARGS)
 
 lock: ## pin the newest versions in requirements.lock and requirements-dev.lock
 	@sh tools/lock.sh

@@ -68,7 +68,8 @@ def test_help_loads_click_and_no_model(tmp_path: Path) -> None:
 def test_keystore_list_loads_what_it_needs_and_no_more(tmp_path: Path) -> None:
     keystores = str(ROOT / "examples" / "keystore")
     modules = loaded_by(tmp_path, "op", "keystore_list", "--keystore", keystores)
-    assert libraries(modules) == {
+    # anyio before 4.12 brings sniffio along.
+    assert libraries(modules) - {"sniffio"} == {
         "annotated_types",
         "anyio",
         "apsw",
