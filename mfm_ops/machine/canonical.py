@@ -191,9 +191,9 @@ def _plain(value: object, path: list[str | int]) -> Json:
             raise fault("json_integer_range", path)
         return number
     if isinstance(value, list):
-        return _plain_array(list(value), path)
+        return _plain_array(list.copy(value), path)
     if isinstance(value, dict):
-        return _plain_object(dict(value), path)
+        return _plain_object(dict(dict.items(value)), path)
     if isinstance(value, float):
         raise fault("json_float" if math.isfinite(value) else "json_not_finite", path)
     raise fault("json_unsupported_type", path)

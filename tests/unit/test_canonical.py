@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -277,6 +278,24 @@ def test_cycles_are_refused() -> None:
 )
 def test_subclasses_count_as_their_base_value(value: Any, expected: bytes) -> None:
     assert canonical_json_bytes(value) == expected == rfc8785.dumps(value)
+
+
+class Reversed(list[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return reversed(self)
+
+
+class Empty(dict[str, Any]):
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def keys(self) -> Any:
+        return ()
+
+
+def test_a_subclass_counts_as_what_it_holds_not_as_what_it_shows() -> None:
+    value = {"list": Reversed([1, 2]), "dict": Empty(a=1)}
+    assert canonical_json_bytes(value) == b'{"dict":{"a":1},"list":[1,2]}'
 
 
 def test_long_documents_of_every_shape_match_rfc8785() -> None:
