@@ -24,7 +24,7 @@ from mfm_ops.machine.plan import StateNode
 from mfm_ops.machine.state import StateOutcome
 from mfm_ops.runtime.context import Delta, Snapshot, StagedContext, member_prefix
 from mfm_ops.runtime.handler_failures import causes_of, info_of
-from mfm_ops.runtime.interrupted import raise_what_came_from_outside
+from mfm_ops.runtime.interrupted import Outside
 from mfm_ops.runtime.live_io import EffectInDoubt, LiveIo
 from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
 from mfm_ops.runtime.recorder import AttemptRecorder
@@ -79,6 +79,7 @@ async def run_attempt(
     _enter(node, attempt, base, writer)
     staged = StagedContext(base)
     recorder = AttemptRecorder(writer, profile, node.id, attempt)
+    outside = Outside()
     try:
         if running is None:
             outcome: StateOutcome | None = await node.state.handle(staged, io, recorder)
@@ -95,7 +96,7 @@ async def run_attempt(
             )
         snapshot = await _checkpoint(base, staged.delta(), persister)
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt
-        await raise_what_came_from_outside(error)
+        await outside.raise_if_it_ended(error)
         _over(io, recorder)
         info = _info_of(error, io)
         if isinstance(io, LiveIo) and not io.may_repeat:
@@ -123,10 +124,12 @@ async def _handle_until_stopped(
     recorder: AttemptRecorder,
 ) -> StateOutcome | None:
     outcome: StateOutcome | None = None
-    with running.stoppable():
+    with running.stoppable() as stopped:
         outcome = await node.state.handle(staged, io, recorder)
+        # The handler's own answer counts where it came first, not where it swallowed its end.
+        if stopped():
+            outcome = None
     if outcome is None and running.reason is not None:
-        # The handler's own answer counts where it came first.
         raise StateFailure(StateError(info=running.reason))
     return outcome
 

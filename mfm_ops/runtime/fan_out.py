@@ -4,6 +4,8 @@ What each state sees does not depend on the order in which they happen to end: t
 `merging`. Running one state is left to `walk`.
 """
 
+import asyncio
+
 import anyio
 from anyio.abc import TaskGroup
 
@@ -33,13 +35,16 @@ class _FanOut:
         self._frontier = walk.frontier()
         self._free = max_concurrency
         self._on_failure = on_failure
-        self._failed = self._parked = self._cancelled = False
+        self._failed = self._parked = self._cancelled = self._interrupted = False
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             self._start_ready(tasks)
         if self._cancelled:
             raise CancelRequested
+        if self._interrupted:
+            # A task group takes no notice of a task that was cancelled past its own scope.
+            raise asyncio.CancelledError
         if self._parked:
             raise RunParked
         if self._failed or self._frontier:
@@ -61,6 +66,10 @@ class _FanOut:
         except CancelRequested:
             self._cancelled = True
             tasks.cancel_scope.cancel()
+        except asyncio.CancelledError:
+            self._interrupted = True
+            tasks.cancel_scope.cancel()
+            raise
         except RunParked:
             self._parked = True
         except StateFailedForGood:

@@ -3,7 +3,8 @@
 Who stops a state, and why, is left to `drive` and `fan_out`; what its end looks like to `attempt`.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -68,13 +69,18 @@ class RunningState:
             self._scope.cancel()
 
     @contextmanager
-    def stoppable(self) -> Iterator[None]:
-        """What is awaited here ends early when the state is stopped; `reason` tells."""
+    def stoppable(self) -> Iterator[Callable[[], bool]]:
+        """What is awaited here ends early when the state is stopped; `reason` tells.
+
+        Yields what says, within, whether that end has reached this task.
+        """
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
         with anyio.CancelScope() as scope:
             self._scope = scope
             if self.reason is not None:
                 scope.cancel()
             try:
-                yield
+                yield lambda: task is not None and task.cancelling() > before
             finally:
                 self._scope = None

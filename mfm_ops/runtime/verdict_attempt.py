@@ -27,7 +27,7 @@ from mfm_ops.runtime.context import Delta, Snapshot, StagedContext
 from mfm_ops.runtime.fact_keys import default_key, request_bytes
 from mfm_ops.runtime.facts import BoundFact, FactIndex
 from mfm_ops.runtime.handler_failures import causes_of, info_of
-from mfm_ops.runtime.interrupted import raise_what_came_from_outside
+from mfm_ops.runtime.interrupted import Outside
 from mfm_ops.runtime.persist import (
     Persister,
     Refused,
@@ -218,6 +218,7 @@ async def replay_attempt(
     collected = _Collected()
     error: ErrorInfo | None = None
     snapshot: Snapshot | None
+    outside = Outside()
     try:
         outcome = await node.state.handle(
             staged, io, AttemptRecorder(collected, profile, node.id, attempt)
@@ -230,7 +231,7 @@ async def replay_attempt(
             )
         snapshot = _scanned(base, staged.delta(), recorded_id)
     except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is a failed attempt
-        await raise_what_came_from_outside(raised)
+        await outside.raise_if_it_ended(raised)
         error = safe_info(_info_of(raised))
         try:
             snapshot = _scanned(base, staged.delta(), recorded_id)

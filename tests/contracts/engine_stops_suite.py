@@ -5,6 +5,7 @@ Where handlers meet deadlines, cancellations, failing siblings and people that r
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import anyio
@@ -82,8 +83,15 @@ async def awaits_a_cancelled_task(ctx: DynContext, io: IoProvider, rec: EventRec
     await task
 
 
-async def exits(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
-    raise SystemExit(0)
+class Panic(BaseException):
+    """As extension modules in Rust raise it: no `Exception`."""
+
+
+def raises(error: BaseException) -> Handler:
+    async def handle(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+        raise error
+
+    return handle
 
 
 MODES = pytest.mark.parametrize("mode", ["sequential", "parallel"])
@@ -94,7 +102,13 @@ class EngineStopsSuite:
 
     @MODES
     @pytest.mark.parametrize(
-        ("handler", "raised"), [(awaits_a_cancelled_task, "CancelledError"), (exits, "SystemExit")]
+        ("handler", "raised"),
+        [
+            (awaits_a_cancelled_task, "CancelledError"),
+            (raises(SystemExit(0)), "SystemExit"),
+            (raises(GeneratorExit()), "GeneratorExit"),
+            (raises(Panic()), "Panic"),
+        ],
     )
     async def test_what_a_handler_does_to_itself_fails_its_state_and_nothing_else(
         self, bench: Bench, mode: str, handler: Handler, raised: str
@@ -140,6 +154,54 @@ class EngineStopsSuite:
         history = await bench.history(run_id)
         assert history.status is None
         assert all(each.status is StateStatus.running for each in history.states.values())
+
+    @MODES
+    async def test_a_handler_cannot_turn_asyncios_own_cancellation_into_a_failure(
+        self, bench: Bench, mode: str
+    ) -> None:
+        entered, run_id = anyio.Event(), RunId.random()
+        plan = chain_of(state(converting(entered)), state())
+        drive = asyncio.ensure_future(bench.start(plan, run_config(mode), run_id=run_id))
+        await entered.wait()
+        drive.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await drive
+        history = await bench.history(run_id)
+        assert history.status is None
+        assert all(each.status is StateStatus.running for each in history.states.values())
+
+    @MODES
+    async def test_a_handler_that_cancels_its_own_task_interrupts_the_run(
+        self, bench: Bench, mode: str
+    ) -> None:
+        async def cancel_itself(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await anyio.sleep_forever()
+
+        run_id = RunId.random()
+        plan = unordered(own=state(cancel_itself))
+        drive = asyncio.ensure_future(bench.start(plan, run_config(mode), run_id=run_id))
+        with pytest.raises(asyncio.CancelledError):
+            await drive
+        assert (await bench.history(run_id)).status is None
+
+    @MODES
+    async def test_a_handler_that_swallows_its_deadline_does_not_complete(
+        self, bench: Bench, clock: Clock, mode: str
+    ) -> None:
+        async def swallow(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            clock.run_on()
+            with contextlib.suppress(asyncio.CancelledError):
+                await anyio.sleep_forever()
+
+        late = run_config(mode, state_deadline_ms=LONG_MS)
+        result = await bench.start(chain_of(state(swallow)), late)
+        assert result.phase is RunPhase.Failed
+        error = (await bench.history(result.run_id)).states[sid("s0")].error
+        assert error is not None
+        assert error.info.code == "state_deadline_exceeded"
 
     @MODES
     async def test_no_state_begins_once_a_request_to_cancel_was_met(
