@@ -108,7 +108,7 @@ _CONTRACT: tuple[_Row, ...] = (
     ("event_name_reserved", "RunError.Other", _PARSING, False, "name",
      "Names that begin with `mfm.` or `child_run_`, and `fact_recorded`, are the engine's."),
     ("event_invalid", "RunError.Other", _PARSING, False, "name pointer reason",
-     "An event's payload must have a canonical JSON form: no floats, no huge integers."),
+     "An event's payload needs a canonical JSON form, and what it names must be stored."),
     ("secrets_detected", "by the place", _PARSING, False, "pointer rule",
      "A value that looks like a secret was about to be stored; pass secrets by reference."),
     ("error_redacted", "StateError", _UNKNOWN, False, "",

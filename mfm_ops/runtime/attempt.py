@@ -78,7 +78,7 @@ async def run_attempt(
     """
     _enter(node, attempt, base, writer)
     staged = StagedContext(base)
-    recorder = AttemptRecorder(writer, profile, node.id, attempt)
+    recorder = AttemptRecorder(writer, profile, node.id, attempt, persister.exists)
     outside = Outside()
     try:
         if running is None:

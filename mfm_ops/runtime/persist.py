@@ -153,6 +153,10 @@ class Persister:
                 )
             ) from None
 
+    async def exists(self, artifact_id: ArtifactId) -> bool:
+        """Whether an artifact is stored, or will be with the next append."""
+        return await self._artifacts.exists(artifact_id)
+
     async def load_bytes(self, artifact_id: ArtifactId) -> bytes:
         """The bytes of a stored artifact."""
         return await self._artifacts.get(artifact_id)

@@ -149,6 +149,10 @@ class AttemptIo(ReplayIo):
                 self._note(failure, key, scanned_canonical_bytes(value, "io_response_invalid"))
             raise
 
+    async def exists(self, artifact_id: ArtifactId) -> bool:
+        """Whether the store holds an artifact."""
+        return await self._persister.exists(artifact_id)
+
     async def get_recorded_fact(self, key: FactKey) -> ArtifactId | None:
         bound = self.seen_facts.seen(key)
         return None if bound is None else bound.payload_id
@@ -221,7 +225,7 @@ async def replay_attempt(
     outside = Outside()
     try:
         outcome = await node.state.handle(
-            staged, io, AttemptRecorder(collected, profile, node.id, attempt)
+            staged, io, AttemptRecorder(collected, profile, node.id, attempt, io.exists)
         )
         if not isinstance(outcome, StateOutcome):
             raise StateFailure(

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from mfm_ops.machine.canonical import MAX_DEPTH, Json
+from mfm_ops.machine.artifacts import ArtifactKind
+from mfm_ops.machine.canonical import MAX_DEPTH, Json, artifact_id_for_bytes
 from mfm_ops.machine.config import EventProfile
 from mfm_ops.machine.errors import RunFailure
-from mfm_ops.machine.events import DomainEvent, EventEnvelope
+from mfm_ops.machine.events import DOMAIN_EVENT_ARTIFACT_WRITTEN, DomainEvent, EventEnvelope
 from mfm_ops.machine.ids import RunId
 from mfm_ops.runtime.recorder import AttemptRecorder
 from mfm_ops.runtime.writer import RunWriter
@@ -23,7 +24,7 @@ class Desk:
         self.run_id = RunId.random()
         self.store = MemoryStore()
         self.writer = RunWriter(self.store, self.run_id, 0, now_millis=lambda: 7)
-        self.recorder = AttemptRecorder(self.writer, profile, sid("s"), 1)
+        self.recorder = AttemptRecorder(self.writer, profile, sid("s"), 1, self.store.exists)
 
     async def stored(self) -> list[EventEnvelope]:
         await self.writer.flush()
@@ -120,3 +121,42 @@ async def test_whatever_depth_is_accepted_can_be_stored(depth: int) -> None:
     with nullcontext() if fits else pytest.raises(RunFailure, match="event_invalid"):
         await desk.recorder.emit(event(payload=deep))
     assert len(await desk.stored()) == int(fits)
+
+
+@pytest.mark.parametrize("profile", [EventProfile.Minimal, EventProfile.Normal])
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("word", ["payload_ref", "payload"])
+async def test_an_event_names_only_artifacts_that_are_stored(
+    word: str, stored: bool, profile: EventProfile
+) -> None:
+    desk = Desk(profile)
+    named = artifact_id_for_bytes(b"1")
+    if stored:
+        desk.store.stage(ArtifactKind.FactPayload, b"1")
+    written: Json = {"artifact_id": str(named), "kind": "Output", "meta": None}
+    naming = {
+        "payload_ref": DomainEvent(name="saved", payload=None, payload_ref=named),
+        "payload": event(DOMAIN_EVENT_ARTIFACT_WRITTEN, written),
+    }
+    if stored:
+        await desk.recorder.emit_many([event(), naming[word]])
+        return
+    with pytest.raises(RunFailure) as refused:
+        await desk.recorder.emit_many([event(), naming[word]])
+    assert refused.value.info.code == "event_invalid"
+    assert refused.value.info.details == {"reason": "unknown_artifact"}
+    assert not desk.writer.has_pending
+
+
+async def test_what_is_no_artifact_written_of_the_contracts_names_nothing() -> None:
+    desk = Desk()
+    await desk.recorder.emit(event(DOMAIN_EVENT_ARTIFACT_WRITTEN, {"artifact_id": "0" * 64}))
+    assert len(await desk.stored()) == 1
+
+
+@pytest.mark.parametrize("payload_ref", ["not an id", 5])
+async def test_an_event_that_could_not_be_read_again_is_refused(payload_ref: object) -> None:
+    desk = Desk()
+    with pytest.raises(RunFailure) as refused:
+        await desk.recorder.emit(event().model_copy(update={"payload_ref": payload_ref}))
+    assert refused.value.info.code == "event_invalid"
