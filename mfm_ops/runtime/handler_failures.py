@@ -39,7 +39,7 @@ def info_of(error: BaseException, causes: Sequence[BaseException]) -> ErrorInfo:
     """The record of a failed handler that raised `error`, which its `causes` brought about."""
     infos: list[ErrorInfo] = []
     for cause in causes:
-        if not isinstance(cause, OWN_FAILURES):
+        if not (isinstance(cause, OWN_FAILURES) and _is_valid(cause.info)):
             log_unexpected(log, "a state raised an unexpected exception", error)
             return error_info(
                 "state_panicked",
@@ -49,3 +49,17 @@ def info_of(error: BaseException, causes: Sequence[BaseException]) -> ErrorInfo:
         infos.append(cause.info)
     # Where one of several failures is final, trying again is of no use.
     return next((info for info in infos if not info.retryable), infos[0])
+
+
+def _is_valid(info: object) -> bool:
+    """Whether a failure carries a record: one that was copied with changes may hold anything.
+
+    Its details are looked at when they are stored.
+    """
+    if not isinstance(info, ErrorInfo):
+        return False
+    try:
+        ErrorInfo.model_validate({**dict(info), "details": None})
+    except ValueError:
+        return False
+    return True

@@ -22,11 +22,14 @@ def safe_info(info: ErrorInfo) -> ErrorInfo:
 
     A code that is not in the catalogue declares nothing, so its details are dropped.
     """
+    # A file's name may hold bytes that are no text: Python has them as halves of surrogate pairs,
+    # which no event can hold. They are shown as escapes.
+    message = info.message.encode("utf-8", "backslashreplace").decode()
     return ErrorInfo(
         code=WITHHELD_CODE if text_has_secret(info.code) else info.code,
         category=info.category,
         retryable=info.retryable,
-        message=WITHHELD_MESSAGE if text_has_secret(info.message) else info.message,
+        message=WITHHELD_MESSAGE if text_has_secret(message) else message,
         details=_safe_details(info),
     )
 
@@ -55,13 +58,12 @@ def _safe_details(info: ErrorInfo) -> Json:
     if row is None or not isinstance(info.details, dict):
         return None
     details = cast(dict[str, Json], info.details)
-    kept = {key: value for key, value in details.items() if key in row.safe_details}
-    try:
-        # As deep as it will stand in an envelope: an append must not refuse it.
-        data = canonical_json_bytes([[[[[[kept]]]]]])
-    except CanonicalError:
-        return None
-    if find_secret_in_canonical(data) is None:
+    kept = {
+        key: value
+        for key, value in details.items()
+        if key in row.safe_details and _fits_into_an_event(key, value)
+    }
+    if find_secret_in_canonical(canonical_json_bytes(kept)) is None:
         return cast(Json, kept) if kept else None
     clean = {
         key: value
@@ -69,3 +71,12 @@ def _safe_details(info: ErrorInfo) -> Json:
         if find_secret_in_canonical(canonical_json_bytes({key: value})) is None
     }
     return cast(Json, clean) if clean else None
+
+
+def _fits_into_an_event(key: str, value: Json) -> bool:
+    try:
+        # As deep as it will stand in an envelope: an append must not refuse it.
+        canonical_json_bytes([[[[[[{key: value}]]]]]])
+    except CanonicalError:
+        return False
+    return True

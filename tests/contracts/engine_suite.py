@@ -3,6 +3,7 @@
 Drivers, cancellation, effects and replays are in `engine_control_suite`.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -347,6 +348,28 @@ class EngineSuite:
         assert failed.error.info.message == WITHHELD_MESSAGE
         assert failed.error.info.details == {"exit_code": 3}
         assert CANARY not in str(await bench.events(result.run_id))
+
+    async def test_an_error_about_a_file_whose_name_is_no_text_is_stored(
+        self, bench: Bench
+    ) -> None:
+        name = os.fsdecode(b"/etc/\xff")
+        result = await bench.start(chain_of(state(raising(failure(message=f"no file {name}")))))
+        assert result.phase is RunPhase.Failed
+        (failed,) = await failures(bench, result.run_id)
+        assert failed.error.info.message == "no file /etc/\\udcff"
+
+    @pytest.mark.parametrize(
+        "changes", [{"message": 5}, {"retryable": "yes"}, {"category": "None"}, {"code": None}]
+    )
+    async def test_a_failure_whose_record_is_none_is_a_panic(
+        self, bench: Bench, changes: dict[str, Any]
+    ) -> None:
+        broken = failure()
+        broken.info = broken.info.model_copy(update=changes)
+        result = await bench.start(chain_of(state(raising(broken))))
+        (failed,) = await failures(bench, result.run_id)
+        assert failed.error.info.code == "state_panicked"
+        assert failed.error.info.details == {"exception": "StateFailure"}
 
     async def test_an_unexpected_exception_is_a_panic_without_its_text(
         self, bench: Bench, caplog: pytest.LogCaptureFixture

@@ -48,6 +48,12 @@ def test_a_secret_in_a_safe_detail_is_dropped_and_its_neighbour_kept() -> None:
     assert safe_info(info(program_path=CANARY, exit_code=3)).details == {"exit_code": 3}
 
 
+def test_a_detail_that_no_event_can_hold_is_dropped_and_its_neighbour_kept() -> None:
+    given_details: Json = {"program_path": "\udcff", "exit_code": 3}
+    given_info = info().model_copy(update={"details": given_details})
+    assert safe_info(given_info).details == {"exit_code": 3}
+
+
 def test_a_secret_in_the_message_withholds_the_message() -> None:
     assert safe_info(info(message=f"refused {CANARY}")).message == WITHHELD_MESSAGE
 
