@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from mfm_ops.app.signals import run_past_exits
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import RunError, RunFailure
 
@@ -76,12 +77,10 @@ def replay_run(
         SettingsFailure, StorageFailure: the run, its op or its data is not there.
         KeyboardInterrupt: Ctrl-C, at once: nothing has to be cleaned up.
     """
-    import asyncio
-
     progress = _Progress(tell)
     try:
         with app.store_to_read() as store, _stoppable(timeout_s):
-            verdict = asyncio.run(_replay(app, store, reference, progress))
+            verdict = run_past_exits(_replay(app, store, reference, progress))
     except _Overdue:
         info = error_info(
             "replay_timeout",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from mfm_ops.machine.ids import RunId
 
-__all__ = ["Interrupted", "Seen", "until_signalled"]
+__all__ = ["Interrupted", "Seen", "run_past_exits", "until_signalled"]
 
 T = TypeVar("T")
 
@@ -56,4 +56,23 @@ def until_signalled(work: Callable[[], Awaitable[T]], seen: Seen) -> T:
             return await work()
         raise Interrupted(received[0], seen.run_id)
 
-    return asyncio.run(main())
+    return run_past_exits(main())
+
+
+def run_past_exits(work: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, but `sys.exit()` in a task that `work` started is that task's failure.
+
+    asyncio ends the loop for it, and so would the process end with a code that an op chose: 0 says
+    that a run is done which has just been cut short.
+    """
+    import asyncio
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except SystemExit:
+                if task.done():
+                    raise

@@ -92,7 +92,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def translate(error: Exception, session: Session) -> CommandFailure:
+def translate(error: BaseException, session: Session) -> CommandFailure:
     """Whatever ended a command, as the record that is reported."""
     help_hint = f"`{session.command_path} --help` tells more."
     if isinstance(error, CommandFailure):

@@ -80,7 +80,7 @@ def run(arguments: Sequence[str], begin: Callable[[], None] = lambda: None) -> i
     return code
 
 
-def _fail(error: Exception, session: Session, *, as_json: bool) -> int:
+def _fail(error: BaseException, session: Session, *, as_json: bool) -> int:
     """Report a failure as far as anybody can be told; its exit code."""
     from mfm_ops.cli import errors
 
@@ -130,7 +130,7 @@ def _run(arguments: Sequence[str], session: Session) -> int:
         return _fail(errors.interruption(), session, as_json=session.wants_json(arguments))
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets one record of it
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the caller gets one record of it
         from mfm_ops.cli import errors
 
         as_json = session.wants_json(arguments)

@@ -248,7 +248,7 @@ def _expand(step: _Step, config: OpConfig, run_config: RunConfig) -> StateGraph:
         return step.op.expand(step.op_path, config, run_config)
     except MfmFailure:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The op's own mistake, not one of mfm's; the message could hold what the config held.
         raise _invalid_plan(
             "expanding raised an exception",
