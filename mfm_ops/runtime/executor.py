@@ -15,7 +15,7 @@ from mfm_ops.machine.engine import RunResult, StartRun, Stores
 from mfm_ops.machine.errors import RunError, RunFailure
 from mfm_ops.machine.events import EVENT_DRIVER, DomainEvent, EventEnvelope, KernelEvent, RunStarted
 from mfm_ops.machine.ids import ArtifactId, RunId, StateId
-from mfm_ops.machine.plan import ExecutionPlan, plan_digest
+from mfm_ops.machine.plan import ExecutionPlan
 from mfm_ops.runtime.child_door import ChildDoor, WithChildren
 from mfm_ops.runtime.context import Delta, Snapshot
 from mfm_ops.runtime.drive import drive
@@ -98,7 +98,7 @@ class Engine:
     async def _start(
         self, stores: Stores, run: StartRun, lineage: "Lineage | None" = None
     ) -> RunResult:
-        manifest = validate_start(run, self._policy)
+        manifest, digest = validate_start(run, self._policy)
         run_id = run.run_id or RunId.random()
         if await stores.events.head_seq(run_id):
             return await self._start_again(stores, run, run_id)
@@ -129,7 +129,7 @@ class Engine:
         )
         if lineage is not None:
             env.io.writer.add_domain(lineage.event())
-        await self._mark(env, plan_digest(run.plan))
+        await self._mark(env, digest)
         return await drive(env)
 
     async def _resume(
@@ -149,8 +149,7 @@ class Engine:
         persister = Persister(stores.artifacts)
         manifest = await load_manifest(persister, history.manifest_id)
         plan = self._build_plan(manifest)
-        validate_plan(plan)
-        digest = plan_digest(plan)
+        digest = validate_plan(plan)
         recorded = history.drivers[0].get("plan_digest") if history.drivers else None
         if recorded is not None and recorded != digest:
             raise run_failure(

@@ -6,13 +6,19 @@ Pure: a start's parts, or a stream's last driver, in; the contract's errors out.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mfm_ops.machine.canonical import Json, artifact_id_for_bytes
+from mfm_ops.machine.canonical import Json, artifact_id_for_bytes, canonical_json_bytes
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import IoMode
 from mfm_ops.machine.engine import StartRun
 from mfm_ops.machine.errors import ContextFailure, RunError, RunFailure, StorageFailure
-from mfm_ops.machine.ids import RunId
-from mfm_ops.machine.plan import ExecutionPlan, GraphValidator, PlanInvalid
+from mfm_ops.machine.ids import ArtifactId, RunId
+from mfm_ops.machine.plan import (
+    ExecutionPlan,
+    GraphValidator,
+    PlanInvalid,
+    StateNode,
+    plan_digest,
+)
 from mfm_ops.runtime.driver import is_alive
 from mfm_ops.runtime.persist import Refused, refuse_secrets, scanned_canonical_bytes
 from mfm_ops.runtime.records import RunHistory
@@ -27,13 +33,13 @@ __all__ = [
 ]
 
 
-def validate_start(run: StartRun, policy: bytes | None) -> bytes:
-    """All that a start checks before anything is stored; the manifest's bytes.
+def validate_start(run: StartRun, policy: bytes | None) -> tuple[bytes, ArtifactId]:
+    """All that a start checks before anything is stored; the manifest's bytes, the plan's digest.
 
     Raises:
         RunFailure: `invalid_plan`, `secrets_detected`, `manifest_mismatch`, `config_unsupported`.
     """
-    validate_plan(run.plan)
+    digest = validate_plan(run.plan)
     try:
         if policy is not None:
             refuse_secrets(policy)
@@ -60,20 +66,40 @@ def validate_start(run: StartRun, policy: bytes | None) -> bytes:
             "a replay names the run whose facts it reads",
             field="replay_of",
         )
-    return manifest
+    return manifest, digest
 
 
-def validate_plan(plan: ExecutionPlan) -> None:
-    """Raise `invalid_plan` when the plan cannot be executed."""
+def validate_plan(plan: ExecutionPlan) -> ArtifactId:
+    """The digest of a plan that can be executed; raises `invalid_plan` for another."""
     try:
         GraphValidator().validate(plan)
     except PlanInvalid as invalid:
         body = invalid.error.value
         found = body.model_dump(mode="json") if body is not None else {}
-        info = error_info(
-            "invalid_plan", "the plan cannot be executed", reason=invalid.error.variant, **found
-        )
-        raise RunFailure(RunError(InvalidPlan=info)) from None
+        raise _invalid_plan(invalid.error.variant, **found) from None
+    try:
+        return plan_digest(plan)
+    except (Exception, SystemExit) as error:
+        # Of all that a digest is made of only the states' declarations are an op's own code.
+        undeclared = next((node.id for node in plan.graph.states if not _declares(node)), None)
+        raise _invalid_plan(
+            "a state's meta() gives no StateMeta that can be written down",
+            state_id=undeclared,
+            exception=type(error).__name__,
+        ) from error
+
+
+def _declares(node: StateNode) -> bool:
+    try:
+        canonical_json_bytes(node.state.meta().model_dump(mode="json"))
+    except (Exception, SystemExit):  # noqa: BLE001 - it is somebody else's code
+        return False
+    return True
+
+
+def _invalid_plan(reason: str, **found: Json) -> RunFailure:
+    info = error_info("invalid_plan", "the plan cannot be executed", reason=reason, **found)
+    return RunFailure(RunError(InvalidPlan=info))
 
 
 @contextmanager

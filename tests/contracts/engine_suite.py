@@ -32,6 +32,7 @@ from mfm_ops.machine.events import (
 )
 from mfm_ops.machine.ids import ArtifactId, ContextKey, OpId, RunId
 from mfm_ops.machine.io import IoCall, IoProvider
+from mfm_ops.machine.meta import StateMeta
 from mfm_ops.machine.plan import ExecutionPlan, StateGraph, plan_digest
 from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.transport import LiveIoEnv
@@ -50,7 +51,9 @@ from tests.support import (
     edges,
     effect,
     failure,
+    meta,
     name_of,
+    nothing,
     plan_of,
     reads,
     scripted_sources,
@@ -510,6 +513,30 @@ class EngineSuite:
         assert info.code == code
         if details is not None:
             assert info.details == details
+
+    @pytest.mark.parametrize(
+        ("declared", "raised"),
+        [
+            (ValueError("no declaration"), "ValueError"),
+            (SystemExit(0), "SystemExit"),
+            (None, "AttributeError"),
+            (meta(idempotency=os.fsdecode(b"\xff")), "CanonicalError"),
+        ],
+    )
+    async def test_a_state_without_a_declaration_is_refused_by_its_id(
+        self, bench: Bench, declared: Any, raised: str
+    ) -> None:
+        class Undeclared(FunctionState):
+            def meta(self) -> StateMeta:
+                if isinstance(declared, BaseException):
+                    raise declared
+                return declared  # type: ignore[no-any-return]
+
+        plan = chain_of(state(), Undeclared(nothing, meta()))
+        info = await refused(bench, start_of(plan, run_id=RunId.random()))
+        assert info.code == "invalid_plan"
+        assert isinstance(info.details, dict)
+        assert (info.details["state_id"], info.details["exception"]) == (sid("s1"), raised)
 
     async def test_a_manifest_of_another_op_is_refused(self, bench: Bench) -> None:
         good = start_of(chain_of(state()))
