@@ -14,9 +14,9 @@ __all__ = ["IoCall", "IoProvider", "IoResult"]
 class IoCall(Wire):
     """One request to the outside (seed: io::IoCall).
 
-    Without a `fact_key` the provider derives one from the state and the request, so asking the
-    same thing twice in a run yields the same recorded answer; whoever wants a fresh answer each
-    time names a key with a discriminator in it.
+    Without a `fact_key`, or with an empty one, the provider derives one from the state and the
+    request, so asking the same thing twice in a run yields the same recorded answer; whoever wants
+    a fresh answer each time names a key with a discriminator in it.
     """
 
     namespace: str

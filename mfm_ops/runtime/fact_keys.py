@@ -2,6 +2,7 @@
 
 import anyio
 
+from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import IoError, IoFailure
 from mfm_ops.machine.ids import ArtifactId, FactKey, RunId
 from mfm_ops.machine.io import IoCall
@@ -50,6 +51,10 @@ def request_bytes(call: IoCall) -> bytes:
 
 def refuse_key(key: FactKey) -> None:
     """A fact's key stands in events as it is: it must have a canonical form and hold no secret."""
+    if not isinstance(key, str):
+        # Recorded as its text, it would not be found again under itself.
+        info = error_info("io_request_invalid", "a fact key is text", reason="json_key_type")
+        raise IoFailure(IoError(Other=info))
     try:
         scanned_canonical_bytes(str(key), "io_request_invalid")
     except Refused as refused:

@@ -53,7 +53,7 @@ class ReplayIo:
             raise IoFailure(IoError(Other=error_info("io_pure_state", "a pure state called out")))
         request_id = artifact_id_for_bytes(request_bytes(call))
         key = call.fact_key
-        if key is None:
+        if not key:
             # A live run gives such a call a key of its own; what it recorded there counts.
             key = default_key(call.namespace, self._env, request_id)
             if self._facts.get(key) is None:

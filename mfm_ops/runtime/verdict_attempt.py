@@ -137,7 +137,7 @@ class AttemptIo(ReplayIo):
                 request = request_bytes(call)
                 request_id = artifact_id_for_bytes(request)
                 default = default_key(call.namespace, self._env, request_id)
-                prefix = default.removesuffix(request_id) if call.fact_key is None else None
+                prefix = None if call.fact_key else default.removesuffix(request_id)
                 self._note(failure, call.fact_key or default, request, prefix)
             raise
 

@@ -184,6 +184,11 @@ async def test_a_key_without_canonical_form_is_refused(bench: IoBench) -> None:
     await bench.io().record_value(KEY, 1)
 
 
+async def test_a_key_that_is_no_text_is_refused(bench: IoBench) -> None:
+    number: Any = 5
+    assert await code_of(bench.io().record_value(number, 1)) == "io_request_invalid"
+
+
 async def test_concurrent_calls_with_one_key_run_once() -> None:
     begun, go = anyio.Event(), anyio.Event()
 

@@ -64,9 +64,12 @@ async def test_a_recorded_answer_is_given_without_a_call(recorded: Recorded) -> 
     assert len(recorded.live.world.calls) == 1
 
 
-async def test_a_call_without_a_key_finds_what_the_live_run_gave_one(recorded: Recorded) -> None:
-    live = await recorded.live.io().call(ask("q"))
-    assert await recorded.replay().call(ask("q")) == live
+@pytest.mark.parametrize("key", [None, ""])
+async def test_a_call_without_a_key_finds_what_the_live_run_gave_one(
+    recorded: Recorded, key: str | None
+) -> None:
+    live = await recorded.live.io().call(ask("q", key))
+    assert await recorded.replay().call(ask("q", key)) == live
 
 
 async def test_a_call_without_a_key_that_was_not_recorded_is_a_missing_key(
