@@ -2,9 +2,10 @@
 
 from typing import Any, Protocol, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+import orjson
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from mfm_ops.machine.canonical import CanonicalError, Json
+from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import ContextError, ContextFailure
 from mfm_ops.machine.ids import ContextKey
@@ -40,6 +41,8 @@ class DynContext(Protocol):
 def read_typed(ctx: DynContext, key: ContextKey, as_type: type[T]) -> T | None:
     """Read `key` as `as_type`, any type that pydantic knows; None when it is absent.
 
+    Strict, as the seed's is: `"5"` and `true` are no `int`.
+
     Raises:
         ContextFailure: `Serialization`, code `context_deserialize_failed`.
     """
@@ -47,7 +50,9 @@ def read_typed(ctx: DynContext, key: ContextKey, as_type: type[T]) -> T | None:
     if value is None:
         return None
     try:
-        return TypeAdapter(as_type).validate_python(value, strict=False)
+        # By way of bytes: only where it reads JSON does pydantic both refuse what is another type
+        # and take what stands for one that JSON lacks, such as a date or a tuple.
+        return TypeAdapter(as_type).validate_json(orjson.dumps(value), strict=True)
     except ValidationError:
         # The cause prints the offending input, so it is not chained.
         raise ContextFailure(
@@ -67,7 +72,7 @@ def write_typed(ctx: DynContext, key: ContextKey, value: Any) -> None:
     """
     try:
         plain = TypeAdapter(type(value)).dump_python(value, mode="json")
-    except (CanonicalError, ValueError, TypeError):
+    except (ValueError, TypeError, PydanticUserError):
         raise ContextFailure(
             ContextError(
                 Serialization=error_info(

@@ -198,6 +198,24 @@ def test_a_typed_write_is_read_back_as_its_type() -> None:
     assert context.read_typed(K, dict[str, tuple[int, ...]]) == {"a": (1, 2)}
 
 
+@pytest.mark.parametrize(
+    ("value", "as_type"), [("5", int), (True, int), (1, bool), ("true", bool), ("1", float)]
+)
+def test_a_typed_read_takes_no_other_type_for_it(value: Json, as_type: type[Any]) -> None:
+    context = JsonContext({K: value})
+    with pytest.raises(ContextFailure) as refused:
+        context.read_typed(K, as_type)
+    assert refused.value.info.code == "context_deserialize_failed"
+    assert refused.value.error.variant == "Serialization"
+
+
+@pytest.mark.parametrize("value", [object(), [object()], range(3), b"\xff", 1.5])
+def test_a_typed_write_of_what_is_no_json_is_refused(value: Any) -> None:
+    with pytest.raises(ContextFailure) as refused:
+        JsonContext().write_typed(K, value)
+    assert refused.value.info.code == "context_serialize_failed"
+
+
 def test_a_refusal_is_told_without_the_value() -> None:
     value: list[Any] = ["hidden", 1.5]
     with pytest.raises(ContextFailure) as refused:
