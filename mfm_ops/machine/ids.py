@@ -172,8 +172,8 @@ class ErrorCode(Identifier):
 class RunId(Identifier):
     """A run's UUID in its lowercase hyphenated form (seed: ids::RunId).
 
-    Read in the forms that the seed's `uuid` crate reads: hyphenated, simple, braced and URN, in
-    any case.
+    Read in the forms that the seed's `uuid` crate reads: hyphenated, simple, braced and URN, with
+    digits in any case.
 
     >>> RunId("6BA7B8109DAD11D180B400C04FD430C8")
     '6ba7b810-9dad-11d1-80b4-00c04fd430c8'
@@ -216,7 +216,7 @@ def _normal_uuid(value: str) -> str:
     if _UUID_RE.fullmatch(value):
         return value
     text = value.lower()
-    if text.startswith("urn:uuid:"):
+    if value.startswith("urn:uuid:"):
         text = text[len("urn:uuid:") :]
     elif text.startswith("{") and text.endswith("}"):
         text = text[1:-1]

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,23 @@ from mfm_ops.machine.canonical import (
 from mfm_ops.machine.events import DomainEvent
 
 MODULES = ("ids", "config", "meta", "errors", "events", "io", "state", "plan", "stores", "engine")
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wire_types.json").read_bytes())
+FILES = Path(__file__).parents[1] / "vectors"
+VECTORS = json.loads((FILES / "wire_types.json").read_bytes())
+EDGES = json.loads((FILES / "wire_edges.json").read_bytes())["cases"]
+# DECISIONS.md, 2: what serde reads and never writes is refused, beside what the contract names.
+STRICTER = {
+    "duplicate key",
+    "float",
+    "integer past 2^53-1",
+    "malformed id",
+    "nanoseconds that carry",
+    "struct as an array",
+    "unit variant as an object",
+    "unknown field",
+}
 
 
+@cache
 def wire_type(name: str) -> TypeAdapter[Any]:
     for module in MODULES:
         found = getattr(importlib.import_module(f"mfm_ops.machine.{module}"), name, None)
@@ -52,6 +67,22 @@ def test_a_type_accepts_what_the_seed_accepts(case: dict[str, Any]) -> None:
     except (ValidationError, ValueError):
         accepted = False
     assert accepted == case["accepted"]
+
+
+@pytest.mark.parametrize("case", EDGES, ids=lambda c: f"{c['type']}-{c['text']:.40}")
+def test_what_the_seed_makes_of_an_odd_text_is_made_of_it_or_refused_for_a_reason(
+    case: dict[str, Any],
+) -> None:
+    adapter = wire_type(case["type"])
+    try:
+        parse_strict(case["text"].encode())
+        loaded = adapter.validate_json(case["text"])
+    except (ValidationError, CanonicalError):
+        assert case["seed"] is None or case["refused"] in STRICTER
+        return
+    assert case["seed"] is not None
+    assert "refused" not in case
+    assert adapter.dump_python(loaded, mode="json") == json.loads(case["seed"])
 
 
 @pytest.mark.parametrize(
