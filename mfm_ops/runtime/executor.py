@@ -101,7 +101,7 @@ class Engine:
         manifest, digest = validate_start(run, self._policy)
         run_id = run.run_id or RunId.random()
         if await stores.events.head_seq(run_id):
-            return await self._start_again(stores, run, run_id)
+            return await self._start_again(stores, run, run_id, lineage)
         initial = Snapshot.of_values(run.initial_context.dump())
         try:
             refuse_secrets(initial.canonical_bytes())
@@ -129,7 +129,13 @@ class Engine:
         )
         if lineage is not None:
             env.io.writer.add_domain(lineage.event())
-        await self._mark(env, digest)
+        try:
+            await self._mark(env, digest)
+        except RunFailure as failure:
+            if failure.info.code != "run_busy":
+                raise
+            # Somebody began the same run at the same moment, and may have ended it.
+            return await self._start_again(stores, run, run_id, lineage)
         return await drive(env)
 
     async def _resume(
@@ -187,14 +193,16 @@ class Engine:
         if last is not None and last != self._build.model_dump(mode="json"):
             log.warning("run %s goes on with another build of mfm", history.run_id)
 
-    async def _start_again(self, stores: Stores, run: StartRun, run_id: RunId) -> RunResult:
+    async def _start_again(
+        self, stores: Stores, run: StartRun, run_id: RunId, lineage: "Lineage | None"
+    ) -> RunResult:
         """A run key names a run that is there already: the same manifest makes it the same run."""
         first = await stores.events.read_range(run_id, 1, 1)
         event = first[0].event
         started = event.Kernel.RunStarted if event.variant == "Kernel" else None
         if started is None or started.manifest_id != run.manifest_id:
             raise run_failure("run_exists", "a run with this id exists already", run_id=run_id)
-        return await self.resume(stores, run_id)
+        return await self._resume(stores, run_id, lineage)
 
     async def _env(
         self,

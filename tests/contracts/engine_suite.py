@@ -21,7 +21,7 @@ from mfm_ops.machine.config import (
     IoMode,
 )
 from mfm_ops.machine.context import DynContext
-from mfm_ops.machine.engine import RunPhase, RunResult, StartRun
+from mfm_ops.machine.engine import RunPhase, RunResult, StartRun, Stores
 from mfm_ops.machine.errors import ErrorInfo, IoFailure, RunFailure, TransportFailure
 from mfm_ops.machine.events import (
     EVENT_CONTEXT_CONFLICT,
@@ -42,6 +42,7 @@ from tests.support import (
     DONE,
     SOME_ID,
     Bench,
+    FaultyStore,
     FunctionState,
     Handler,
     Store,
@@ -592,6 +593,28 @@ class EngineSuite:
         assert await bench.start(plan, run_id=run_id) == first
         assert bench.store.commits == commits
         assert len(bench.world.calls) == 1
+
+    @pytest.mark.parametrize("same", [True, False])
+    async def test_a_run_that_somebody_else_begins_meanwhile_is_that_run(
+        self, bench: Bench, same: bool
+    ) -> None:
+        faulty, run_id = FaultyStore(bench.store), RunId.random()
+        stores = Stores(events=faulty, artifacts=bench.store)
+
+        async def begin_before(events: Sequence[EventEnvelope]) -> None:
+            faulty.before_append = None
+            await bench.start(chain_of(writes(a=1)), run_id=run_id)
+
+        faulty.before_append = begin_before
+        params: Json = None if same else "another"
+        late = start_of(chain_of(writes(a=1)), run_id=run_id, params=params)
+        if same:
+            result = await bench.engine().start(stores, late)
+            assert result == (await bench.history(run_id)).result
+            return
+        with pytest.raises(RunFailure) as failed:
+            await bench.engine().start(stores, late)
+        assert failed.value.info.code == "run_exists"
 
     async def test_the_same_run_id_and_another_manifest_is_refused(self, bench: Bench) -> None:
         run_id = RunId.random()
