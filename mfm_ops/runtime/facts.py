@@ -1,12 +1,16 @@
-"""Which facts a run has: key to recorded payload."""
+"""Which facts a run has: key to recorded payload, and what is remarked about it."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import orjson
+
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.ids import ArtifactId, FactKey
+from mfm_ops.machine.transport import TransportReply
+from mfm_ops.runtime.persist import DEPTH_OF_META, Refused, scanned_canonical_bytes
 
-__all__ = ["BoundFact", "FactIndex"]
+__all__ = ["BoundFact", "FactIndex", "remarks_of"]
 
 
 class BoundFact(NamedTuple):
@@ -43,3 +47,21 @@ class FactIndex:
 
     def __len__(self) -> int:
         return len(self._facts)
+
+
+def remarks_of(reply: TransportReply) -> dict[str, Json]:
+    """The transport's own remarks as they may be stored; left out whole where they may not.
+
+    By now the call has happened, so its answer must not be lost for the sake of a remark.
+    """
+    try:
+        data = scanned_canonical_bytes(dict(reply.meta), "io_response_invalid", depth=DEPTH_OF_META)
+    except Refused as refused:
+        return {"meta_refused": str(refused.info.code)}
+    except (TypeError, ValueError):
+        return {"meta_refused": "io_response_invalid"}
+    # As scanned: its transport may still hold the original.
+    meta: dict[str, Json] = orjson.loads(data)
+    # An artifact, named by the engine alone.
+    meta.pop("policy_digest", None)
+    return meta

@@ -40,14 +40,9 @@ from mfm_ops.runtime.fact_keys import (
     refuse_key,
     request_bytes,
 )
-from mfm_ops.runtime.facts import BoundFact, FactIndex
+from mfm_ops.runtime.facts import BoundFact, FactIndex, remarks_of
 from mfm_ops.runtime.linked import EngineTransport, LinkedReply
-from mfm_ops.runtime.persist import (
-    DEPTH_OF_META,
-    Persister,
-    Refused,
-    scanned_canonical_bytes,
-)
+from mfm_ops.runtime.persist import Persister, Refused
 from mfm_ops.runtime.redact import log_unexpected
 from mfm_ops.runtime.router import Router
 from mfm_ops.runtime.sources import Sources
@@ -252,7 +247,7 @@ class LiveIo:
             # A handler that swallows this must not go on, nor call again.
             self._run.writer.break_off(lost)
             raise
-        meta: dict[str, Json] = _safe_meta(reply)
+        meta = remarks_of(reply)
         meta.update(transport=call.namespace, request_id=str(request_id))
         fact = BoundFact(key, payload_id, request_id, self._under_policy(meta))
         await self._bind(fact, reply if isinstance(reply, LinkedReply) else None)
@@ -328,19 +323,6 @@ class LiveIo:
 
 
 REQUEST_KIND = ArtifactKind.other("IoRequest")
-
-
-def _safe_meta(reply: TransportReply) -> dict[str, Json]:
-    """The transport's own remarks; left out whole where they may not be stored.
-
-    By now the call has happened, so its answer must not be lost for the sake of a remark.
-    """
-    meta = dict(reply.meta)
-    try:
-        scanned_canonical_bytes(meta, "io_response_invalid", depth=DEPTH_OF_META)
-    except Refused as refused:
-        return {"meta_refused": str(refused.info.code)}
-    return meta
 
 
 def _conflict(code: str, key: FactKey) -> IoFailure:

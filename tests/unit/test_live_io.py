@@ -466,15 +466,23 @@ async def test_an_effect_whose_answer_cannot_be_recorded_is_in_doubt() -> None:
     assert await bench.names() == [EVENT_IO_INTENT, EVENT_IO_REFUSED]
 
 
-@pytest.mark.parametrize("meta", [{"token": CANARY}, {"seconds": 1.5}, {1: 2}])
-async def test_a_remark_that_cannot_be_recorded_is_dropped_and_the_fact_is_kept(
-    meta: dict[str, Any],
-) -> None:
-    bench = IoBench(MemoryStore(), answering("a", meta))
+@pytest.mark.parametrize("meta", [{"token": CANARY}, {"seconds": 1.5}, {1: 2}, None, "remark"])
+async def test_a_remark_that_cannot_be_recorded_is_dropped_and_the_fact_is_kept(meta: Any) -> None:
+    async def answer(call: IoCall, env: LiveIoEnv) -> TransportReply:
+        return TransportReply("a", meta)
+
+    bench = IoBench(MemoryStore(), ScriptedFactory(answer))
     assert (await bench.io().call(ask())).response == "a"
     recorded = (await payload(bench, 1))["meta"]
     assert recorded["meta_refused"] in {"secrets_detected", "io_response_invalid"}
     assert set(recorded) == {"meta_refused", "transport", "request_id"}
+
+
+async def test_a_remark_names_no_policy() -> None:
+    bench = IoBench(MemoryStore(), answering("a", {"policy_digest": "0" * 64, "took_ms": 1}))
+    await bench.io().call(ask())
+    recorded = (await payload(bench, 1))["meta"]
+    assert set(recorded) == {"took_ms", "transport", "request_id"}
 
 
 @pytest.mark.parametrize("depth", range(MAX_DEPTH - 8, MAX_DEPTH + 2))
