@@ -3,7 +3,7 @@
 Pure: a start's parts, or a stream's last driver, in; the contract's errors out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mfm_ops.machine.canonical import Json, artifact_id_for_bytes, canonical_json_bytes
@@ -11,7 +11,7 @@ from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.config import IoMode
 from mfm_ops.machine.engine import StartRun
 from mfm_ops.machine.errors import ContextFailure, RunError, RunFailure, StorageFailure
-from mfm_ops.machine.ids import ArtifactId, RunId
+from mfm_ops.machine.ids import ArtifactId, RunId, StateId
 from mfm_ops.machine.plan import (
     ExecutionPlan,
     GraphValidator,
@@ -71,6 +71,13 @@ def validate_start(run: StartRun, policy: bytes | None) -> tuple[bytes, Artifact
 
 def validate_plan(plan: ExecutionPlan) -> ArtifactId:
     """The digest of a plan that can be executed; raises `invalid_plan` for another."""
+    if not all(isinstance(part, Sequence) for part in plan.graph):
+        # A generator's content is there but once.
+        raise _invalid_plan("states and edges are sequences")
+    # What is no state id must not get into the events, which nobody could read again.
+    wrong = next((node for node in plan.graph.states if type(node.id) is not StateId), None)
+    if wrong is not None:
+        raise _invalid_plan("a state's id is no StateId", state_id=str(wrong.id))
     try:
         GraphValidator().validate(plan)
     except PlanInvalid as invalid:

@@ -20,6 +20,7 @@ from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import RunError, RunFailure, SettingsFailure
 from mfm_ops.machine.ids import Identifier, OpId, OpPath
 from mfm_ops.machine.wire import JsonValue, Wire
+from mfm_ops.sdk.expansion import as_its_authors_mistake
 from mfm_ops.sdk.operation import AnyOperation, OpConfig
 
 __all__ = [
@@ -124,11 +125,13 @@ def parse_config(op: AnyOperation, value: Json) -> OpConfig:
 
     Raises:
         SettingsFailure: `op_config_invalid` with op, place and reason.
+        RunFailure: `InvalidPlan` where the model itself fails.
     """
-    try:
-        return op.config_model.model_validate(value)
-    except ValidationError as refused:
-        place, reason = _first_fault(refused)
+    with as_its_authors_mistake(op, "its config model raised an exception"):
+        try:
+            return op.config_model.model_validate(value)
+        except ValidationError as refused:
+            place, reason = _first_fault(refused)
     raise _config_invalid(op.op_id, place, reason)
 
 
@@ -192,7 +195,8 @@ def complete_pipeline(pipeline: Pipeline, registry: Mapping[OpId, AnyOperation])
 
 
 def _config_json(op: AnyOperation, config: OpConfig) -> Json:
-    plain: Json = config.model_dump(mode="json", by_alias=True)
+    with as_its_authors_mistake(op, "its configuration cannot be written as JSON"):
+        plain: Json = config.model_dump(mode="json", by_alias=True)
     try:
         artifact_id_for_json(plain)
     except CanonicalError as refused:

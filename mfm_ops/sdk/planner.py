@@ -16,18 +16,17 @@ from mfm_ops.machine.canonical import (
     json_pointer,
 )
 from mfm_ops.machine.codes import error_info
-from mfm_ops.machine.config import RunConfig, RunManifest
-from mfm_ops.machine.errors import MfmFailure, RunError, RunFailure, SettingsFailure
-from mfm_ops.machine.ids import ContextKey, OpId, OpPath, StateId, is_valid_id_segment
+from mfm_ops.machine.config import RunManifest
+from mfm_ops.machine.errors import RunError, RunFailure, SettingsFailure
+from mfm_ops.machine.ids import ContextKey, OpId, OpPath, StateId
 from mfm_ops.machine.plan import (
     DependencyEdge,
     ExecutionPlan,
-    GraphValidator,
-    PlanInvalid,
     StateGraph,
     StateNode,
 )
-from mfm_ops.sdk.operation import AnyOperation, OpConfig, OpIo
+from mfm_ops.sdk.expansion import graph_of, ports_of
+from mfm_ops.sdk.operation import AnyOperation, OpIo
 from mfm_ops.sdk.pipeline import (
     INPUT_STEP_ID,
     Pipeline,
@@ -170,8 +169,7 @@ def build_plan(manifest: RunManifest, registry: Mapping[OpId, AnyOperation]) -> 
     graphs: list[StateGraph] = []
     for step, imports in zip(steps, _wire(pipeline, steps, given), strict=True):
         config = parse_config(step.op, step.spec.op_config)
-        graph = _expand(step, config, manifest.run_config)
-        _check_graph(step, graph)
+        graph = graph_of(step.op, step.op_path, config, manifest.run_config)
         scope = Scope(step.op_path, imports)
         states += (StateNode(node.id, ScopedState(node.state, scope)) for node in graph.states)
         edges += graph.edges
@@ -235,26 +233,7 @@ def _resolve(
     pipeline: Pipeline, spec: PipelineStep, registry: Mapping[OpId, AnyOperation]
 ) -> _Step:
     op = find_operation(registry, spec)
-    ports = op.io()
-    names = [*ports.imports, *ports.exports]
-    # One bare key cannot mean both another step's value and the op's own.
-    if len(set(names)) != len(names) or not all(map(is_valid_id_segment, names)):
-        raise _invalid_plan("port keys must be id segments, each used once", op_id=op.op_id)
-    return _Step(spec, pipeline.op_path(spec), op, ports)
-
-
-def _expand(step: _Step, config: OpConfig, run_config: RunConfig) -> StateGraph:
-    try:
-        return step.op.expand(step.op_path, config, run_config)
-    except MfmFailure:
-        raise
-    except (Exception, SystemExit) as error:
-        # The op's own mistake, not one of mfm's; the message could hold what the config held.
-        raise _invalid_plan(
-            "expanding raised an exception",
-            op_id=step.op.op_id,
-            exception=type(error).__name__,
-        ) from error
+    return _Step(spec, pipeline.op_path(spec), op, ports_of(op))
 
 
 def _wire(
@@ -293,23 +272,6 @@ def _input_key(pipeline: Pipeline, port: str) -> ContextKey:
     return ContextKey(f"{pipeline.machine_id}.{INPUT_STEP_ID}.{port}")
 
 
-def _check_graph(step: _Step, graph: StateGraph) -> None:
-    below = f"{step.op_path}."
-    for node in graph.states:
-        if not node.id.startswith(below):
-            raise _invalid_plan(
-                "a state's id must lie under its op's path",
-                op_id=step.op.op_id,
-                state_id=node.id,
-            )
-    try:
-        GraphValidator().validate(ExecutionPlan(step.op.op_id, graph))
-    except PlanInvalid as invalid:
-        body = invalid.error.value
-        details = body.model_dump(mode="json") if body is not None else {}
-        raise _invalid_plan(invalid.error.variant, op_id=step.op.op_id, **details) from None
-
-
 def _sinks(graph: StateGraph) -> list[StateId]:
     upstream = {edge.from_ for edge in graph.edges}
     return [node.id for node in graph.states if node.id not in upstream]
@@ -318,16 +280,6 @@ def _sinks(graph: StateGraph) -> list[StateId]:
 def _roots(graph: StateGraph) -> list[StateId]:
     downstream = {edge.to for edge in graph.edges}
     return [node.id for node in graph.states if node.id not in downstream]
-
-
-def _invalid_plan(reason: str, **details: Json) -> RunFailure:
-    return RunFailure(
-        RunError(
-            InvalidPlan=error_info(
-                "invalid_plan", "the op expands to an invalid plan", reason=reason, **details
-            )
-        )
-    )
 
 
 def _pipeline_invalid(pointer: str, reason: str) -> SettingsFailure:

@@ -33,7 +33,7 @@ from mfm_ops.machine.events import (
 from mfm_ops.machine.ids import ArtifactId, ContextKey, OpId, RunId
 from mfm_ops.machine.io import IoCall, IoProvider
 from mfm_ops.machine.meta import StateMeta
-from mfm_ops.machine.plan import ExecutionPlan, StateGraph, plan_digest
+from mfm_ops.machine.plan import ExecutionPlan, StateGraph, StateNode, plan_digest
 from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.redact import WITHHELD_MESSAGE
@@ -109,6 +109,8 @@ async def failures(bench: Bench, run_id: RunId) -> list[StateFailed]:
     ]
 
 
+NO_SEQUENCE: Any = StateGraph(iter(()), ())  # type: ignore[arg-type]
+NO_ID: Any = StateGraph((StateNode("No Id", state()),), ())  # type: ignore[arg-type]
 CIRCLE = ExecutionPlan(
     OpId("demo"), StateGraph(chain_of(state(), state()).graph.states, edges("s0>s1>s0"))
 )
@@ -502,6 +504,10 @@ class EngineSuite:
             ({"plan": ExecutionPlan(OpId("demo"), StateGraph((), ()))}, "invalid_plan",
              {"reason": "EmptyPlan"}),
             ({"plan": CIRCLE}, "invalid_plan", None),
+            ({"plan": ExecutionPlan(OpId("demo"), NO_SEQUENCE)}, "invalid_plan",
+             {"reason": "states and edges are sequences"}),
+            ({"plan": ExecutionPlan(OpId("demo"), NO_ID)}, "invalid_plan",
+             {"reason": "a state's id is no StateId", "state_id": "No Id"}),
             ({"manifest_id": SOME_ID}, "manifest_mismatch", {"field": "manifest_id"}),
             ({"run_config": config(max_attempts=7)}, "manifest_mismatch", {"field": "run_config"}),
         ],

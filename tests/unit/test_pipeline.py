@@ -1,6 +1,7 @@
 """`mfm_ops.sdk.pipeline`: what a pipeline may say, and how it is refused."""
 
 import pytest
+from pydantic import model_validator
 
 from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.errors import RunFailure, SettingsFailure
@@ -148,3 +149,28 @@ def test_an_op_of_another_version_is_a_changed_plan() -> None:
         "expected": "0",
         "found": "1",
     }
+
+
+class Crashing(SayConfig):
+    text: str = "x"
+
+    @model_validator(mode="after")
+    def _crash(self) -> "Crashing":
+        raise RuntimeError("not what a validator raises")
+
+
+def test_a_config_model_that_crashes_is_its_authors_mistake() -> None:
+    class Op(Say):
+        config_model = Crashing
+
+    with pytest.raises(RunFailure) as caught:
+        parse_config(Op(), {})
+    info = caught.value.info
+    assert (info.code, info.details) == (
+        "invalid_plan",
+        {
+            "op_id": "say",
+            "reason": "its config model raised an exception",
+            "exception": "RuntimeError",
+        },
+    )

@@ -1,7 +1,7 @@
 """`mfm_ops.sdk.planner` and `scope`: expansion, edges, ports, and what a state can see."""
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -214,6 +214,58 @@ def test_an_op_that_cannot_be_expanded_is_its_authors_mistake() -> None:
         "reason": "expanding raised an exception",
         "exception": "IdValidationError",
     }
+
+
+# What an author writes who asks no type checker.
+ANY_GRAPH: Any = StateGraph
+ANY_NODE: Any = StateNode
+
+
+def nodes(op_path: OpPath, *names: str) -> Iterator[StateNode]:
+    return (StateNode(StateId(f"{op_path}.{name}"), DoState(nothing)) for name in names)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda _: None,
+        lambda path: tuple(nodes(path, "a")),
+        lambda path: ANY_GRAPH((DoState(nothing),), ()),
+        lambda path: ANY_GRAPH((ANY_NODE(f"{path}.No Id", DoState(nothing)),), ()),
+        lambda path: ANY_GRAPH((ANY_NODE(7, DoState(nothing)),), ()),
+        lambda path: ANY_GRAPH(tuple(nodes(path, "a", "b")), ((f"{path}.a", f"{path}.b"),)),
+    ],
+)
+def test_what_is_no_graph_is_its_authors_mistake(given: Any) -> None:
+    info = expanding(given).info
+    assert info.code == "invalid_plan"
+    assert info.details is not None
+    assert info.details["reason"] == "expanding gave no StateGraph of nodes and edges"
+
+
+def test_a_graph_of_generators_and_plain_texts_is_read_once_and_whole() -> None:
+    def graph(op_path: OpPath) -> Any:
+        edge = DependencyEdge.between(StateId(f"{op_path}.b"), StateId(f"{op_path}.a"))
+        return ANY_GRAPH(
+            (ANY_NODE(str(node.id), node.state) for node in nodes(op_path, "a", "b")),
+            (each for each in [edge]),
+        )
+
+    op = Expands(graph, OpIo())
+    plan = build_plan(manifest_of(pipeline(step("a", op))), OpRegistry([op]))
+    assert [type(node.id) for node in plan.graph.states] == [StateId, StateId]
+    assert [(edge.from_, edge.to) for edge in plan.graph.edges] == [("m.a.b", "m.a.a")]
+
+
+@pytest.mark.parametrize("ports", [None, OpIo(imports="ab"), OpIo(exports=(5,))])  # type: ignore[arg-type]
+def test_ports_that_are_no_texts_are_their_authors_mistake(ports: Any) -> None:
+    class Ported(Say):
+        def io(self) -> OpIo:
+            return ports  # type: ignore[no-any-return]
+
+    op = Ported()
+    info = refused(manifest_of(pipeline(step("a", op, {"text": "x"}))), OpRegistry([op])).info
+    assert (info.code, info.details["exception"]) == ("invalid_plan", "TypeError")
 
 
 def test_an_op_without_states_is_refused() -> None:
