@@ -18,7 +18,8 @@ def find_program(name: str, search_path: str) -> str | None:
     for directory in search_path.split(os.pathsep):
         if directory.startswith("/"):
             program = f"{directory}/{name}"
-            if os.access(program, os.X_OK):
+            # A directory is executable as well.
+            if os.access(program, os.X_OK) and Path(program).is_file():
                 return program
     return None
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mfm_ops.sdk.files import find_program, read_regular
 
 if TYPE_CHECKING:
-    from subprocess import Popen
+    from mfm_ops.sdk.asking import Question
 
 __all__ = ["GitProbe", "GitState", "Repository", "find_repository", "head_commit", "parse_status"]
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_NO_COMMIT: Final = "(initial)"
 _FILTER_SECTION: Final = re.compile(
     rb'\[\s*filter\s*(?:\.([^\]\s"]+)|"((?:[^"\\\n]|\\.)*)")', re.IGNORECASE
 )
@@ -105,22 +106,29 @@ def head_commit(repository: Repository) -> str | None:
     return None
 
 
-def parse_status(output: bytes) -> GitState:
-    """What `git status --porcelain=v2 --branch -z` says."""
-    commit: str | None = None
+def parse_status(output: bytes) -> GitState | None:
+    """What `git status --porcelain=v2 --branch -z` says; None where it is nothing that git says.
+
+    Silence is no clean tree: git always names the commit, or that there is none yet.
+    """
+    oid: str | None = None
     changes: dict[str, str] = {}
     lines = iter(output.split(b"\0"))
     for line in lines:
         if line.startswith(b"# branch.oid "):
             oid = line.rpartition(b" ")[2].decode("ascii", "replace")
-            commit = oid if _COMMIT.fullmatch(oid) else None
         elif line and not line.startswith(b"# "):
-            kind = line[:1]
             # The path comes last, after as many fields as the kind has; it may hold spaces.
-            path = line.split(b" ", _FIELDS_BEFORE_PATH.get(kind, 1))[-1]
-            changes[os.fsdecode(path)] = line[2:4].decode("ascii", "replace")
-            if kind == b"2":
+            before_path = _FIELDS_BEFORE_PATH.get(line.partition(b" ")[0], 0)
+            fields = line.split(b" ", before_path)
+            if len(fields) < 2 or len(fields) != before_path + 1:
+                return None
+            changes[os.fsdecode(fields[-1])] = fields[1].decode("ascii", "replace")
+            if fields[0] == b"2":
                 next(lines, None)  # where it was renamed from
+    if oid is None or not (oid == _NO_COMMIT or _COMMIT.fullmatch(oid)):
+        return None
+    commit = None if oid == _NO_COMMIT else oid
     return GitState(commit, bool(changes), MappingProxyType(changes))
 
 
@@ -167,24 +175,23 @@ class GitProbe:
     def _look(self, repository: Repository) -> GitState:
         filters = self._filters(repository)
         output = None if filters is None else self._git(repository, _STATUS, filters)
-        if output is None:
-            return GitState(head_commit(repository), None)
-        return parse_status(output)
+        told = None if output is None else parse_status(output)
+        return told or GitState(head_commit(repository), None)
 
     def _begin_listing(
         self, repository: Repository, names: Iterable[str]
-    ) -> tuple[Popen[bytes] | None, list[str]] | None:
+    ) -> tuple[Question | None, list[str]] | None:
         known = self._letters.setdefault(repository.top, {})
         new = [] if known is None else [name for name in names if name not in known]
         return (self._begin(repository, (*_LISTING, *new)), new) if new else None
 
     def _end_listing(
-        self, repository: Repository, listing: tuple[Popen[bytes] | None, list[str]] | None
+        self, repository: Repository, listing: tuple[Question | None, list[str]] | None
     ) -> None:
         if listing is None:
             return
-        process, names = listing
-        output = _end(process)
+        question, names = listing
+        output = self._end(question)
         known = self._letters[repository.top]
         if output is None or known is None:
             self._letters[repository.top] = None
@@ -216,15 +223,15 @@ class GitProbe:
         filters: Iterable[str] = (),
         ok: tuple[int, ...] = (0,),
     ) -> bytes | None:
-        return _end(self._begin(repository, arguments, filters), ok)
+        return self._end(self._begin(repository, arguments, filters), ok)
 
     def _begin(
         self, repository: Repository, arguments: tuple[str, ...], filters: Iterable[str] = ()
-    ) -> Popen[bytes] | None:
+    ) -> Question | None:
         if self._program is None:
             return None
         # Loaded only here: an installed mfm outside any repository never needs it.
-        import subprocess
+        from mfm_ops.sdk.asking import ask
 
         # By the environment, since a name with `=` in it cannot be given to `-c`.
         switched_off = [
@@ -241,34 +248,17 @@ class GitProbe:
         for index, (key, value) in enumerate(switched_off):
             environ[f"GIT_CONFIG_KEY_{index}"] = key
             environ[f"GIT_CONFIG_VALUE_{index}"] = value
-        try:
-            return subprocess.Popen(
-                [self._program, *_GIT, *arguments],
-                cwd=repository.top,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except (OSError, ValueError):
+        return ask([self._program, *_GIT, *arguments], environ, _TIMEOUT_S, repository.top)
+
+    def _end(self, question: Question | None, ok: tuple[int, ...] = (0,)) -> bytes | None:
+        """What git printed; None if it failed, took too long or never began."""
+        if question is None:
             return None
-
-
-def _end(process: Popen[bytes] | None, ok: tuple[int, ...] = (0,)) -> bytes | None:
-    """What `process` printed; None if it failed, took too long or never began."""
-    if process is None:
-        return None
-    import subprocess
-
-    with process:
-        try:
-            output, _ = process.communicate(timeout=_TIMEOUT_S)
-        except BaseException as error:
-            process.kill()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            return None
-    return output if process.returncode in ok else None
+        output = question.answer(ok)
+        if question.timed_out:
+            # A git that hangs would hang for each further question as well.
+            self._program = None
+        return output
 
 
 def _git_dir_of(directory: Path) -> Path | None:

@@ -6,12 +6,12 @@ is left to the transports.
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from mfm_ops.sdk.asking import ask
 from mfm_ops.sdk.files import find_program
 
 __all__ = ["lock_covers_inputs", "nix_system", "nix_version", "version_in_path"]
@@ -44,8 +44,8 @@ def nix_version(environ: Mapping[str, str]) -> str | None:
     named = version_in_path(os.path.realpath(program))
     if named is not None:
         return named
-    done = _run([program, "--version"], environ, _VERSION_TIMEOUT_S)
-    printed = _PRINTED.search(done.stdout.decode("utf-8", "replace")) if done else None
+    said = _answer([program, "--version"], environ, _VERSION_TIMEOUT_S)
+    printed = None if said is None else _PRINTED.search(said.decode("utf-8", "replace"))
     return printed[1] if printed else None
 
 
@@ -77,22 +77,9 @@ def lock_covers_inputs(top: Path, directory: Path, environ: Mapping[str, str]) -
     reference = f"git+file://{quote(os.fsencode(top))}{where}"
     # The lock is not written, so whatever is not in it makes the command fail.
     command = [program, *_FLAKES, "flake", "metadata", "--json", "--no-update-lock-file"]
-    done = _run([*command, *_CLOSED, reference], environ, _METADATA_TIMEOUT_S)
-    return done is not None and done.returncode == 0
+    return _answer([*command, *_CLOSED, reference], environ, _METADATA_TIMEOUT_S) is not None
 
 
-def _run(
-    command: list[str], environ: Mapping[str, str], timeout_s: int
-) -> subprocess.CompletedProcess[bytes] | None:
-    try:
-        return subprocess.run(
-            command,
-            check=False,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
+def _answer(command: list[str], environ: Mapping[str, str], timeout_s: int) -> bytes | None:
+    question = ask(command, environ, timeout_s)
+    return None if question is None else question.answer()

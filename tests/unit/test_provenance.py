@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,6 +99,71 @@ def test_packed_refs_are_read_without_git(repo: Path) -> None:
 
 def test_a_missing_git_leaves_the_commit_known_and_dirt_unknown(repo: Path) -> None:
     assert unasked(repo) == GitState(git(repo, "rev-parse", "HEAD"), None)
+
+
+def fake_git(tmp_path: Path, script: str) -> dict[str, str]:
+    """The environment in which git is this shell script."""
+    place = tmp_path / "bin"
+    place.mkdir(exist_ok=True)
+    (place / "git").write_text(f"#!/bin/sh\n{script}\n")
+    (place / "git").chmod(0o755)
+    return {**os.environ, "PATH": f"{place}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 0",
+        "echo nonsense",
+        "head -c 1000 /dev/zero",
+        "printf '# branch.oid 12ab\\0'",
+        "printf '# branch.oid %040d\\0? new\\0' 0",
+        "printf '# branch.oid %040d\\0001 .M N...\\0' 0",
+    ],
+)
+def test_a_git_that_does_not_answer_as_git_does_makes_nothing_clean(
+    repo: Path, tmp_path: Path, script: str
+) -> None:
+    assert state(repo, fake_git(tmp_path, script)) == unasked(repo)
+
+
+def test_a_git_that_prints_without_end_is_stopped(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mfm_ops.sdk.asking.MAX_ANSWER_BYTES", 1 << 20)
+    assert state(repo, fake_git(tmp_path, "exec yes")) == unasked(repo)
+
+
+def test_a_git_that_hangs_is_asked_once_and_leaves_nothing(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mfm_ops.sdk.git._TIMEOUT_S", 0.3)
+    pids = tmp_path / "pids"
+    environ = fake_git(tmp_path, f"sleep 60 & echo $! >>{pids}; sleep 60")
+    probe, repository = GitProbe(environ), find_repository(repo)
+    assert repository is not None
+    assert probe.look(repository) == unasked(repo)
+    assert probe.letters(repository, ["plain/b.txt"]) is None
+    (pid,) = pids.read_text().split()
+    deadline = time.monotonic() + 120
+    while lives(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def lives(pid: str) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_directory_called_git_on_the_search_path_is_passed_over(
+    repo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bin" / "git").mkdir(parents=True)
+    environ = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    assert state(repo, environ).dirty is False
 
 
 def test_a_repository_without_a_commit_has_none(tmp_path: Path) -> None:

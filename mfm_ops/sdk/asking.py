@@ -1,0 +1,89 @@
+"""A program that is asked one thing: bounded in time and output, all of its processes gone after.
+
+What is asked, and what an answer means, is left to `git` and `nix`. Loaded only where something
+is asked.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MAX_ANSWER_BYTES", "Question", "ask"]
+
+MAX_ANSWER_BYTES: Final = 64 << 20
+_CHUNK_BYTES: Final = 1 << 16
+
+
+class Question:
+    """A program that was started; `answer` must be called, and ends it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        self._process = process
+        self._deadline = deadline
+        self.timed_out = False
+
+    def answer(self, ok: Sequence[int] = (0,)) -> bytes | None:
+        """What it printed; None if it failed, printed too much or did not end in time."""
+        output = None
+        with self._process as process:
+            try:
+                output = self._read()
+                if output is not None:
+                    process.wait(max(0.0, self._left_s()))
+            except subprocess.TimeoutExpired:
+                self.timed_out = True
+            finally:
+                if process.returncode is None:
+                    # The whole group, since a wrapper leaves behind what it started. Its leader
+                    # was not waited for, so the number still means this group.
+                    os.killpg(process.pid, signal.SIGKILL)
+        return output if process.returncode in ok else None
+
+    def _left_s(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def _read(self) -> bytes | None:
+        stream = self._process.stdout
+        assert stream is not None
+        poller = select.poll()
+        poller.register(stream, select.POLLIN)
+        chunks: list[bytes] = []
+        size_bytes = 0
+        while size_bytes <= MAX_ANSWER_BYTES:
+            left_s = self._left_s()
+            if left_s <= 0 or not poller.poll(left_s * 1000):
+                self.timed_out = True
+                return None
+            chunk = os.read(stream.fileno(), _CHUNK_BYTES)
+            if not chunk:
+                return b"".join(chunks)
+            chunks.append(chunk)
+            size_bytes += len(chunk)
+        return None
+
+
+def ask(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    timeout_s: float,
+    cwd: Path | None = None,
+) -> Question | None:
+    """Start `command`; None where that is impossible."""
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+    except (OSError, ValueError):
+        return None
+    return Question(process, time.monotonic() + timeout_s)
