@@ -4,6 +4,7 @@ Runs this Python in a sandbox of the policy's kind; no program of the policy is 
 """
 
 import asyncio
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +28,9 @@ _PROBE_S = 10.0
 class SandboxProbe:
     """What `mfm doctor` says of the sandbox.
 
-    `reason` is a word of a closed set (`missing`, `apparmor`, `userns_disabled`, `container`,
-    `refused`, `setup_failed`, `off`), `hint` says what to do; both are None when all is well.
+    `reason` is a word of a closed set (`missing`, `does_not_run`, `apparmor`, `userns_disabled`,
+    `container`, `refused`, `setup_failed`, `off`), `hint` says what to do; both are None when all
+    is well.
     `absent_paths` are paths of the policy that this host does not have.
     """
 
@@ -48,6 +50,10 @@ async def probe_sandbox(policy: ExecPolicy) -> SandboxProbe:
         return SandboxProbe("off", True, None, "off", hint, absent)
     bubblewrap = await to_thread.run_sync(find_bubblewrap)
     if bubblewrap is None:
+        found = shutil.which("bwrap")
+        if found is not None:
+            hint = f"{found} fails when it is asked for its version: install `bubblewrap` anew"
+            return SandboxProbe("bubblewrap", False, None, "does_not_run", hint, absent)
         hint = "install the package `bubblewrap`"
         return SandboxProbe("bubblewrap", False, None, "missing", hint, absent)
     mounts = Mounts(read_only=("/",))

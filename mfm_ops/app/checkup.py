@@ -95,7 +95,7 @@ def _check(
 def _store(app: App) -> dict[str, Json]:
     import apsw
 
-    from mfm_ops.machine.codes import hint_for
+    from mfm_ops.machine.codes import CATALOGUE, hint_for
     from mfm_ops.storage.blobs import blob_directory
     from mfm_ops.storage.sqlite import open_sqlite_store
 
@@ -110,12 +110,16 @@ def _store(app: App) -> dict[str, Json]:
         finally:
             with_warnings.close()
     except MfmFailure as failure:
-        about = failure.info.details
-        if isinstance(about, dict) and about.get("reason") == "empty":
+        code, about = failure.info.code, failure.info.details
+        about = about if isinstance(about, dict) else {}
+        if about.get("reason") == "empty":
             details = [str(about["path"]), engine]
             return _check("store", "ok", "empty; the first run makes it a store", details=details)
-        hint = hint_for(failure.info.code)
-        return _check("store", "failed", f"{failure.info.code}: {failure.info.message}", hint=hint)
+        # Which file or setting, and what is the matter with it.
+        shown = CATALOGUE[code].safe_details
+        details = [f"{name}: {value}" for name, value in about.items() if name in shown]
+        summary = f"{code}: {failure.info.message}"
+        return _check("store", "failed", summary, details=[*details, engine], hint=hint_for(code))
     details = [str(path), engine, *warnings]
     # Not `access()` alone: SQLite writes a log beside the file.
     places = [path, path.parent, *(p for p in [blob_directory(path)] if p.exists())]

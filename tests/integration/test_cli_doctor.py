@@ -51,6 +51,16 @@ def test_without_bubblewrap_it_says_what_to_install(mfm: Mfm, tmp_path: Path) ->
     assert check(mfm, "nix", path=str(tmp_path / "bin"))["grade"] == "absent"
 
 
+def test_a_bubblewrap_that_does_not_run_is_not_called_missing(mfm: Mfm, tmp_path: Path) -> None:
+    place = tmp_path / "bin"
+    place.mkdir()
+    (place / "bwrap").write_text("#!/bin/sh\nexit 1\n")
+    (place / "bwrap").chmod(0o755)
+    found = check(mfm, "sandbox", path=str(place))
+    assert (found["grade"], found["summary"]) == ("failed", "bubblewrap: does_not_run")
+    assert str(place / "bwrap") in found["hint"]
+
+
 def test_a_sandbox_that_is_off_is_a_warning(mfm: Mfm, tmp_path: Path) -> None:
     (tmp_path / "off.toml").write_text('[exec]\nsandbox = "off"\n')
     assert check(mfm, "sandbox", "--config", "off.toml")["grade"] == "warning"
@@ -67,7 +77,16 @@ def test_a_file_that_is_no_store_fails(mfm: Mfm) -> None:
     found = check(mfm, "store")
     assert found["grade"] == "failed"
     assert found["summary"].startswith("store_not_mfm")
+    assert f"path: {mfm.store}" in found["details"]
     assert mfm("doctor").code == 2
+
+
+def test_a_store_without_a_place_names_the_setting(mfm: Mfm) -> None:
+    nowhere = {"HOME": None, "XDG_STATE_HOME": None, "MFM_STORE": None}
+    report = mfm("doctor", "--json", environ=nowhere).document["data"]
+    details = next(check for check in report["checks"] if check["name"] == "store")["details"]
+    assert "key: store.path" in details
+    assert any("set MFM_STORE" in detail for detail in details)
 
 
 def test_a_store_that_is_there_is_described(mfm: Mfm) -> None:
