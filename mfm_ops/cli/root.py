@@ -85,6 +85,10 @@ def _fail(error: BaseException, session: Session, *, as_json: bool) -> int:
     from mfm_ops.cli import errors
 
     failure = errors.translate(error, session)
+    if not as_json:
+        # Text goes to standard error; what is left for standard output has just failed, or is of
+        # a command that failed.
+        _flush_or_discard(sys.stdout)
     try:
         errors.report(failure, as_json=as_json)
         sys.stdout.flush()
@@ -96,6 +100,13 @@ def _fail(error: BaseException, session: Session, *, as_json: bool) -> int:
         except OSError:
             _discard(sys.stderr)
     return failure.exit_code
+
+
+def _flush_or_discard(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        _discard(stream)
 
 
 def _discard(stream: TextIO) -> None:
