@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,7 @@ from mfm_ops.cli.run_options import (
     watch_options,
     watching,
 )
-from mfm_ops.cli.session import Session
+from mfm_ops.cli.session import Session, working_directory
 from mfm_ops.cli.tree import MfmCommand, MfmGroup
 from mfm_ops.machine.codes import error_info, hint_for
 from mfm_ops.machine.engine import RunPhase
@@ -85,7 +84,7 @@ def _run(
     **values: Any,
 ) -> int:
     options = run_options_from(values)
-    config = config_from_options(found, values, Path.cwd(), RESERVED)
+    config = config_from_options(found, values, working_directory(), RESERVED)
     watch = watching(progress, show_stderr)
     try:
         outcome = session.app.start_op(found, config, options, watch)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from mfm_ops.cli.numbers import range_text
+from mfm_ops.cli.session import working_directory
 from mfm_ops.machine.canonical import CanonicalError, Json, json_pointer, parse_strict
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import SettingsFailure
@@ -229,7 +230,7 @@ def read_json(option: str, text: str) -> Json:
         SettingsFailure: `usage`, naming the option.
     """
     try:
-        return _json(text, Path.cwd())
+        return _json(text, working_directory())
     except ValueError as error:
         info = error_info("usage", f"{option}: {error}.")
         raise SettingsFailure(info) from None

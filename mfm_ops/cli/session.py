@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mfm_ops.machine.canonical import Json
     from mfm_ops.settings import Settings
 
-__all__ = ["Session"]
+__all__ = ["Session", "working_directory"]
 
 _KEYS: Final[Mapping[str, str]] = {
     "store": "store.path",
@@ -54,7 +54,7 @@ class Session:
             from mfm_ops.settings import load_settings
 
             options = {_KEYS[name]: value for name, value in self.options.items()}
-            self._settings = load_settings(os.environ, _working_directory(), options)
+            self._settings = load_settings(os.environ, _standing_in(), options)
             from mfm_ops.cli.logs import configure
 
             configure(self._settings.log_level, self._settings.log_format)
@@ -79,7 +79,7 @@ class Session:
             settings = self.settings
             from mfm_ops.app import App
 
-            self._app = App(settings, os.environ, _working_directory(), self.ops)
+            self._app = App(settings, os.environ, working_directory(), self.ops)
         return self._app
 
     @property
@@ -123,9 +123,13 @@ class Session:
         write(escape_lines(text), sys.stderr)
 
 
-def _working_directory() -> Path:
+def working_directory() -> Path:
+    """Where relative paths start; a directory that was removed has nothing at this name."""
+    return _standing_in() or Path("/proc/self/cwd")
+
+
+def _standing_in() -> Path | None:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        # It was removed under us: nothing can be found in it, and relative paths lead nowhere.
-        return Path("/")
+        return None

@@ -18,14 +18,14 @@ _NO_LIMIT: Final = "none"
 
 
 class Source(NamedTuple):
-    """Where values come from; relative paths in them start at `base`.
+    """Where values come from; relative paths in them start at `base`, and mean nothing without.
 
     `is_text` where there are only texts: numbers and lists are written as such. `trusted` unless
     it is a file that was merely found.
     """
 
     name: str
-    base: Path
+    base: Path | None
     home: Path | None
     is_text: bool = False
     trusted: bool = True
@@ -46,13 +46,15 @@ class Key(NamedTuple):
     policy_field: str | None = None
 
 
-def expand(text: str, base: Path, home: Path | None) -> Path:
-    """`text` as a path from `base`, a leading `~` being `home`; ValueError without a home."""
+def expand(text: str, base: Path | None, home: Path | None) -> Path:
+    """`text` as a path from `base`, a leading `~` being `home`; ValueError without such a one."""
     if text == "~" or text.startswith("~/"):
         if home is None:
             raise ValueError("HOME is not set")
         return home / text[2:]
-    return base / text
+    if base is None and not text.startswith("/"):
+        raise ValueError("is relative, and the working directory was removed")
+    return (base or Path("/")) / text
 
 
 def _path(value: Any, source: Source) -> Path:

@@ -68,9 +68,11 @@ class Settings:
 
 
 def load_settings(
-    environ: Mapping[str, str], cwd: Path, options: Mapping[str, str] | None = None
+    environ: Mapping[str, str], cwd: Path | None, options: Mapping[str, str] | None = None
 ) -> Settings:
     """Read every layer once; `options` are the command line's, by key (`config` names a file).
+
+    Without `cwd` (it may have been removed) nothing is found in it, and relative paths are refused.
 
     Raises:
         SettingsFailure: `settings_invalid` or `settings_not_trusted`, naming source and key.
@@ -128,16 +130,18 @@ _Layer = tuple[Source, Mapping[str, Any]]
 
 
 def _file_layers(
-    environ: Mapping[str, str], cwd: Path, home: Path | None, named: str | None
+    environ: Mapping[str, str], cwd: Path | None, home: Path | None, named: str | None
 ) -> tuple[list[_Layer], list[_Layer]]:
     """The files below --config (the user's, then those found, outermost first), and that one."""
     below: list[_Layer] = []
     user = _user_file(environ, "XDG_CONFIG_HOME", ".config", CONFIG_NAME)
     if user is not None and _present(user):
         below.append((Source(str(user), user.parent, home), _parse_file(user)))
-    named = named or environ.get("MFM_CONFIG") or None
-    chosen = _chosen(named, cwd, home) if named else None
-    for directory in (*reversed(cwd.parents), cwd):
+    if named is None:
+        # An empty variable counts as one that is not set; an empty option is a mistake.
+        named = environ.get("MFM_CONFIG") or None
+    chosen = None if named is None else _chosen(named, cwd, home)
+    for directory in () if cwd is None else (*reversed(cwd.parents), cwd):
         path = directory / CONFIG_NAME
         if path not in (user, chosen) and _present(path):
             below.append((Source(str(path), directory, home, trusted=False), _parse_file(path)))
@@ -146,8 +150,10 @@ def _file_layers(
     return below, [(Source(str(chosen), chosen.parent, home), _parse_file(chosen))]
 
 
-def _chosen(text: str, cwd: Path, home: Path | None) -> Path:
+def _chosen(text: str, cwd: Path | None, home: Path | None) -> Path:
     try:
+        if not text or "\0" in text:
+            raise ValueError("must be a path")
         return expand(text, cwd, home)
     except ValueError as error:
         raise _invalid("option", "config", str(error)) from None
@@ -155,11 +161,12 @@ def _chosen(text: str, cwd: Path, home: Path | None) -> Path:
 
 def _present(path: Path) -> bool:
     try:
-        path.stat()
+        # A link that leads nowhere is there: what it led to may have tightened something.
+        path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        # It may be there and tighten something: `_parse_file` tells why it cannot be read.
+        # It may be there, too: `_parse_file` tells why it cannot be read.
         return True
     return True
 
@@ -179,16 +186,17 @@ def _parse_file(path: Path) -> dict[str, Any]:
     if len(data) > MAX_CONFIG_BYTES:
         raise _invalid(str(path), "", "longer than 1 MiB")
     try:
-        document = tomllib.loads(data.decode())
+        return _flatten(tomllib.loads(data.decode()))
     except UnicodeDecodeError:
         raise _invalid(str(path), "", "not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         # The parser's message may quote the file, its position does not.
         _, _, position = str(error).rpartition("(at ")
         raise _invalid(str(path), "", f"not TOML, see {position.rstrip(')')}") from None
+    except ValueError:
+        raise _invalid(str(path), "", "a number has too many digits") from None
     except RecursionError:
         raise _invalid(str(path), "", "nested too deeply") from None
-    return _flatten(document)
 
 
 def _flatten(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +210,7 @@ def _flatten(document: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _environment(environ: Mapping[str, str], cwd: Path, home: Path | None) -> _Layer:
+def _environment(environ: Mapping[str, str], cwd: Path | None, home: Path | None) -> _Layer:
     names = {key.variable: key.name for key in KEYS.values()}
     values = {names[name]: text for name, text in environ.items() if text and name in names}
     for name in environ:

@@ -352,6 +352,7 @@ def test_an_output_that_cannot_be_written_is_a_failure(
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"Traceback" not in done.stderr
     assert done.stderr.startswith(b"error[usage]: ") == told
+    assert done.stderr.count(b"error[") == told
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
@@ -368,6 +369,31 @@ def test_data_reaches_standard_output_whatever_becomes_of_the_other_streams(
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, b"1\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ("ops list", 0, ""),
+        ("op keystore_list --keystore x", 1, "keystore_dir_missing"),
+        ("op run_program --program-path x --stdin-json @y", 2, "op_config_invalid"),
+        ("--store x op keystore_list", 2, "settings_invalid"),
+    ],
+)
+def test_a_working_directory_that_was_removed_is_survived(
+    mfm: Mfm, arguments: str, code: int, told: str
+) -> None:
+    gone = mfm.directory / "gone"
+    done = subprocess.run(
+        ["sh", "-c", f'mkdir "$0" && cd "$0" && rmdir "$0" && "$@" {arguments}', gone, *COMMAND],
+        env=mfm.environ,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code
+    assert told.encode() in done.stderr
+    assert not list(mfm.directory.glob("*gone*"))
 
 
 def test_closed_standard_input_is_empty(mfm: Mfm) -> None:

@@ -256,6 +256,8 @@ def test_a_misspelt_variable_of_the_policy_is_refused(site: Site) -> None:
         ("[log]\nlevel = []", "log.level", "must be one of debug"),
         ('[provenance]\nenv_allowlist = ["A B"]', "provenance.env_allowlist", "names"),
         ("\nx = ]", "", "not TOML, see line 2, column 5"),
+        (f"x = 1{'0' * 5000}", "", "a number has too many digits"),
+        (f"{'.'.join('x' * 3000)} = 1", "", "nested too deeply"),
     ],
 )
 def test_a_bad_setting_names_file_key_and_reason(
@@ -283,6 +285,31 @@ def test_a_file_that_was_named_must_exist(site: Site) -> None:
         "key": "",
         "reason": "No such file or directory",
     }
+
+
+def test_an_option_that_names_no_file_is_refused(site: Site) -> None:
+    for nothing in ("", "a\0b"):
+        refusal = site.refusal({"config": nothing})
+        assert (refusal["key"], refusal["reason"]) == ("config", "must be a path")
+
+
+def test_a_link_that_leads_nowhere_is_not_passed_over(site: Site) -> None:
+    for file in (site.user_file, site.found_file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.symlink_to("gone.toml")
+        assert site.refusal()["source"] == str(file)
+        file.unlink()
+
+
+def test_in_a_directory_that_was_removed_only_absolute_paths_mean_something(site: Site) -> None:
+    site.write(site.user_file, "[exec.limits]\nmemory_mb = 7")
+    settings = load_settings(site.environ, None, {"store.path": "/absolute"})
+    assert (settings.store_path, settings.exec_policy.memory_mb) == (Path("/absolute"), 7)
+    for key in ("store.path", "config"):
+        with pytest.raises(SettingsFailure) as raised:
+            load_settings(site.environ, None, {key: "relative"})
+        assert isinstance(raised.value.info.details, dict)
+        assert "was removed" in str(raised.value.info.details["reason"])
 
 
 def test_a_fifo_does_not_block(site: Site) -> None:
