@@ -220,11 +220,13 @@ class App:
 
         return self.ask(lambda store: reports.run_events(store, reference))
 
-    def follow_events(self, reference: str, show: Callable[[bytes], None]) -> None:
-        """Call `show` with each event's canonical bytes until the run is over."""
+    def follow_events(
+        self, reference: str, show: Callable[[bytes], None], watched: Callable[[], bool]
+    ) -> None:
+        """Call `show` with each event's canonical bytes until the run is over, or not `watched`."""
         from mfm_ops.app import reports
 
-        self.ask(lambda store: reports.follow_events(store, reference, show))
+        self.ask(lambda store: reports.follow_events(store, reference, show, watched))
 
     def run_facts(self, reference: str) -> dict[str, Any]:
         """See `reports.run_facts`."""

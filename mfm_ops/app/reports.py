@@ -154,8 +154,10 @@ async def run_events(store: AnyStore, reference: str) -> list[bytes]:
     return await store.read_raw(await resolve_run(store, reference), 1)
 
 
-async def follow_events(store: AnyStore, reference: str, show: Callable[[bytes], None]) -> None:
-    """Show events as they become durable, until the run is over.
+async def follow_events(
+    store: AnyStore, reference: str, show: Callable[[bytes], None], watched: Callable[[], bool]
+) -> None:
+    """Show events as they become durable, until the run is over or is not `watched` any more.
 
     A parked run is not over: somebody may resolve its effect.
     """
@@ -163,7 +165,7 @@ async def follow_events(store: AnyStore, reference: str, show: Callable[[bytes],
 
     run_id = await resolve_run(store, reference)
     seq = 0
-    while True:
+    while watched():
         for body in await store.read_raw(run_id, seq + 1):
             seq += 1
             show(body)

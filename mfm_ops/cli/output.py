@@ -4,6 +4,7 @@ What is printed is decided by the commands; this module decides only how.
 """
 
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
@@ -15,6 +16,7 @@ __all__ = [
     "Painter",
     "escape",
     "escape_lines",
+    "has_reader",
     "is_terminal",
     "json_document",
     "screen_width",
@@ -33,6 +35,16 @@ def is_terminal(stream: TextIO) -> bool:
     try:
         return stream.isatty()
     except ValueError:
+        return False
+
+
+def has_reader(stream: TextIO) -> bool:
+    """Whether somebody may still read `stream`: a pipe says so once its reader has left."""
+    poller = select.poll()
+    try:
+        poller.register(stream, 0)
+        return not poller.poll(0)
+    except (OSError, ValueError):
         return False
 
 

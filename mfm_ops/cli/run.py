@@ -11,7 +11,15 @@ from mfm_ops.app import Interrupted
 from mfm_ops.cli.arguments import run_argument
 from mfm_ops.cli.numbers import Whole
 from mfm_ops.cli.op import finish, interrupted
-from mfm_ops.cli.output import escape, json_document, screen_width, table, time_text, write
+from mfm_ops.cli.output import (
+    escape,
+    has_reader,
+    json_document,
+    screen_width,
+    table,
+    time_text,
+    write,
+)
 from mfm_ops.cli.run_options import watch_options, watching
 from mfm_ops.cli.session import Session
 from mfm_ops.cli.status import standing, status_lines
@@ -101,7 +109,9 @@ def events(session: Session, run: str, follow: bool) -> None:
     """Show a run's events in their order."""
     if follow:
         try:
-            session.app.follow_events(run, lambda body: _show_event(session, body))
+            session.app.follow_events(
+                run, lambda body: _show_event(session, body), lambda: has_reader(sys.stdout)
+            )
         except KeyboardInterrupt:
             # Who follows decides when it is enough.
             sys.stdout.flush()

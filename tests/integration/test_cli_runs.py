@@ -434,6 +434,20 @@ async def test_followed_events_appear_while_the_run_goes_on(mfm: Mfm) -> None:
         assert (follower.returncode, err) == (0, "")
 
 
+async def test_following_a_quiet_run_ends_when_its_reader_leaves(mfm: Mfm) -> None:
+    with mfm.started(*mfm.program("sleep", "3400.25")) as process:
+        run_id = await wait_for(mfm, entered)
+        with mfm.started("run", "events", run_id, "--follow") as follower:
+            assert follower.stdout is not None
+            while "StateEntered" not in follower.stdout.readline():
+                pass
+            # Nothing more is written, which would find the pipe closed.
+            follower.stdout.close()
+            assert follower.wait(timeout=120) == 0
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+
+
 def test_a_store_on_a_read_only_directory_can_be_looked_at(mfm: Mfm, finished: object) -> None:
     if os.geteuid() == 0:
         # Permissions don't bind root; a store that nobody may write is as good.
