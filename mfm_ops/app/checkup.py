@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from mfm_ops.machine.errors import MfmFailure
+from mfm_ops.machine.secrets import redact_text
 
 if TYPE_CHECKING:
     from mfm_ops.app.core import App
@@ -67,7 +68,7 @@ def check_up(app: App) -> dict[str, Json]:
         )
         for broken in (*app.ops.broken, *transports.broken)
     ]
-    return {
+    report: Json = {
         "healthy": all(check["grade"] != "failed" for check in checks),
         "checks": list(checks),
         "versions": _versions(),
@@ -78,6 +79,18 @@ def check_up(app: App) -> dict[str, Json]:
         "transports": list(transports.groups),
         "ops": ops,
     }
+    # A report is made to be passed on, and a path or a name may hold what must not be.
+    return cast("dict[str, Json]", _redacted(report))
+
+
+def _redacted(value: Json) -> Json:
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, list):
+        return [_redacted(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _redacted(item) for name, item in value.items()}
+    return value
 
 
 def _check(

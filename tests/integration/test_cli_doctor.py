@@ -165,6 +165,19 @@ def test_the_real_nix_is_judged_by_its_own_configuration(mfm: Mfm) -> None:
     assert grade("no_such_group") == ("warning" if os.geteuid() == 0 else "ok")
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_report_can_be_passed_on(mfm: Mfm, as_json: tuple[str, ...]) -> None:
+    token = "ghp_" + "x1Yz3456789" * 3 + "abc"
+    given = {
+        "MFM_STORE": f"/tmp/{token}/store",
+        "MFM_EXEC_READ_ONLY_PATHS": f"/no/{token}",
+        "MFM_PROVENANCE_ENV_ALLOWLIST": token,
+    }
+    result = mfm("doctor", *as_json, environ=given)
+    assert result.code == 0
+    assert token not in result.out + result.err
+
+
 def test_settings_errors_come_before_everything(mfm: Mfm, tmp_path: Path) -> None:
     (tmp_path / "mfm.toml").write_text("nonsense = 1\n")
     result = mfm("doctor", "--json")
