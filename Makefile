@@ -43,7 +43,8 @@ lock: ## pin the newest versions in requirements.lock and requirements-dev.lock
 	@sh tools/lock.sh
 
 clean: ## remove what was built or installed here
-	@rm -rf "$(VENV)" .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
+	@sh tools/bootstrap.sh clean
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
 
 setup:
 	@sh tools/bootstrap.sh venv run

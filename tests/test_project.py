@@ -105,12 +105,12 @@ def test_the_wheel_holds_both_packages_and_the_command(tmp_path: Path) -> None:
 
 
 def bootstrap(
-    *arguments: str, cwd: Path, path: str, python: str
+    *arguments: str, cwd: Path, path: str, python: str, **more: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["/bin/sh", "tools/bootstrap.sh", *arguments],
         cwd=cwd,
-        env={"PATH": path, "PYTHON": python},
+        env={"PATH": path, "PYTHON": python, **more},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -187,3 +187,28 @@ def test_packages_that_cannot_be_fetched_end_in_a_clear_message(clone: Path) -> 
     assert done.returncode == 1
     assert "This step needs the network" in done.stderr
     assert not list((clone / ".venv").glob(".stamp-*"))
+
+
+def test_a_directory_that_was_not_made_here_is_left_alone(clone: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "precious").touch()
+    for command in (("venv", "run"), ("clean",)):
+        for place in (str(theirs), "."):
+            done = bootstrap(
+                *command, cwd=clone, path="/usr/bin:/bin", python=sys.executable, VENV=place
+            )
+            assert done.returncode == 1
+            assert f"VENV names '{place}', which was not made here" in done.stderr
+    assert (theirs / "precious").exists()
+    assert (clone / "pyproject.toml").exists()
+
+
+@pytest.mark.parametrize("made_by", [".made-by-bootstrap", ".stamp-run", ".stamp-dev"])
+def test_what_was_made_here_is_removed_again(clone: Path, tmp_path: Path, made_by: str) -> None:
+    place = tmp_path / "our own"
+    place.mkdir()
+    (place / made_by).touch()
+    done = bootstrap("clean", cwd=clone, path="/usr/bin:/bin", python="no", VENV=str(place))
+    assert done.returncode == 0, done.stderr
+    assert not place.exists()

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Make what a fresh clone lacks: `bootstrap.sh system` the programs that the tests run,
-# `bootstrap.sh venv run|dev` the virtual environment, from a lock with hashes.
+# `bootstrap.sh venv run|dev` the virtual environment, from a lock with hashes; `clean` removes that.
 # Says what it does, does nothing twice, and needs the network only while it installs.
 set -eu
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
+marker=.made-by-bootstrap
 # program:package, as Debian and Ubuntu name them.
 system_programs="bwrap:bubblewrap nix:nix-bin busybox:busybox-static git:git"
 
@@ -63,6 +64,16 @@ system() {
     fail "install them, and run the same command again"
 }
 
+# VENV may come from somebody's environment and name their own: only what was made here goes.
+clear_venv() {
+    if [ -e "$venv" ] && [ "$venv" != .venv ] && [ -n "$(ls -A "$venv")" ]; then
+        # Where the marker is missing, a stamp of an earlier version tells as much.
+        [ -e "$venv/$marker" ] || [ -e "$venv/.stamp-run" ] || [ -e "$venv/.stamp-dev" ] ||
+            fail "VENV names '$venv', which was not made here: name another place, unset VENV, or remove it"
+    fi
+    rm -rf "$venv"
+}
+
 venv() {
     set=$1
     # `dev` holds all that `run` does, so it stands for both.
@@ -83,8 +94,10 @@ venv() {
     done
 
     say "making $venv from $lock"
-    rm -f "$venv/.stamp-run" "$venv/.stamp-dev"
-    "$python" -m venv --clear "$venv" || fail "'$python -m venv' failed (its words stand above)"
+    clear_venv
+    mkdir -p "$venv"
+    : >"$venv/$marker"
+    "$python" -m venv "$venv" || fail "'$python -m venv' failed (its words stand above)"
     set -- "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet
     "$@" --require-hashes --requirement "$lock" </dev/null ||
         fail "the packages of $lock could not be installed (pip's words stand above). This step needs the network, or a mirror in pip's own settings; nothing after it does"
@@ -98,5 +111,6 @@ venv() {
 case ${1:-} in
 system) system ;;
 venv) venv "${2:-run}" ;;
-*) fail "usage: bootstrap.sh system | venv run | venv dev" ;;
+clean) clear_venv ;;
+*) fail "usage: bootstrap.sh system | venv run | venv dev | clean" ;;
 esac
