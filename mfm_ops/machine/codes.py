@@ -226,8 +226,8 @@ _EXEC: tuple[_Row, ...] = (
     ("exec_sandbox_unavailable", "IoError.Transport", _OFFCHAIN, False, "reason",
      "Install bubblewrap and let it create user namespaces; `mfm doctor` says what is missing."),
     ("exec_effect_undeclared", "IoError.Transport", _PARSING, False, "reason",
-     ("With network, writable paths or no sandbox a program can have effects: the state must "
-      "declare ApplySideEffect.")),
+     ("With network, writable paths or no sandbox a program can have effects: give --effect; a "
+      "state of one's own declares ApplySideEffect.")),
 )  # fmt: skip
 
 _NIX: tuple[_Row, ...] = (
