@@ -243,6 +243,8 @@ class GitProbe:
             **self._environ,
             # A broken `.git` here must not make git answer for a repository further up.
             "GIT_CEILING_DIRECTORIES": str(repository.top.parent),
+            # Nor may its `core.worktree` have the files of another place looked at.
+            "GIT_WORK_TREE": str(repository.top),
             "GIT_CONFIG_COUNT": str(len(switched_off)),
         }
         for index, (key, value) in enumerate(switched_off):

@@ -340,6 +340,15 @@ def test_git_variables_of_the_caller_do_not_move_the_repository(repo: Path, tmp_
     assert state(repo, environ) == GitState(git(repo, "rev-parse", "HEAD"), dirty=False)
 
 
+def test_the_files_that_are_compared_are_those_of_the_repository(
+    repo: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "--quiet", str(repo), "pristine")
+    git(repo, "config", "core.worktree", str(tmp_path / "pristine"))
+    (repo / "plain" / "b.txt").write_text("changed\n")
+    assert state(repo).dirty is True
+
+
 def test_looking_does_not_write_into_the_repository(repo: Path) -> None:
     os.utime(repo / "plain" / "b.txt", (1, 1))
     before = (repo / ".git" / "index").read_bytes()
