@@ -115,7 +115,17 @@ def _policy(value: Any, source: Source, *, name: str) -> Any:
 
 
 def _within(new: tuple[str, ...], allowed: tuple[str, ...]) -> bool:
-    return all(any(is_below(path, root) for root in allowed) for path in new)
+    """Whether all of `new` lies below `allowed`, by name and where links lead.
+
+    The sandbox shows what a path leads to, and whoever wrote the file may have made a link as well.
+    """
+    return _all_below(new, allowed) and _all_below(
+        tuple(map(os.path.realpath, new)), tuple(map(os.path.realpath, allowed))
+    )
+
+
+def _all_below(paths: tuple[str, ...], roots: tuple[str, ...]) -> bool:
+    return all(any(is_below(path, root) for root in roots) for path in paths)
 
 
 def _lower(new: int | None, allowed: int | None) -> bool:

@@ -404,6 +404,28 @@ def test_an_inner_file_cannot_undo_what_an_outer_one_tightened(site: Site) -> No
     assert site.load().exec_policy.memory_mb == 64
 
 
+@pytest.mark.parametrize("key", ["read_only_paths", "read_write_paths", "allow_prefixes"])
+def test_a_found_file_cannot_lead_out_by_a_link(site: Site, key: str) -> None:
+    inside, outside, real = site.project / "data", site.home / "secret", site.project / "real"
+    for directory in (inside, outside, real):
+        directory.mkdir(parents=True)
+    (inside / "out").symlink_to(outside)
+    (inside / "in").symlink_to(site.project / "data" / "deep")
+    (site.project / "linked").symlink_to(real)
+    allowed = [str(inside), str(site.project / "linked")]
+    site.write(site.user_file, f"[exec]\n{key} = {json.dumps(allowed)}")
+    for kept in (inside / "in", inside / "not there", site.project / "linked" / "x"):
+        site.write(site.found_file, f"[exec]\n{key} = {json.dumps([str(kept)])}")
+        assert getattr(site.load().exec_policy, key) == (str(kept),)
+    for led_out in (inside / "out", inside / "out" / "deeper"):
+        site.write(site.found_file, f"[exec]\n{key} = {json.dumps([str(led_out)])}")
+        assert site.refusal()["code"] == "settings_not_trusted"
+    # Whoever may widen may also follow links.
+    site.write(site.user_file, f"[exec]\n{key} = {json.dumps([*allowed, str(inside / 'out')])}")
+    site.write(site.found_file, f"[exec]\n{key} = {json.dumps([str(inside / 'out')])}")
+    assert getattr(site.load().exec_policy, key) == (str(inside / "out"),)
+
+
 def test_a_found_file_may_repeat_what_the_environment_allows(site: Site) -> None:
     site.write(site.found_file, '[exec]\nallow_prefixes = ["/usr/bin"]')
     site.environ["MFM_EXEC_ALLOW_PREFIXES"] = "/usr"
