@@ -5,30 +5,39 @@ row is harmless: a crash came in between, and the next put of these bytes writes
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import secrets
+import stat
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from mfm_ops.machine.canonical import artifact_id_for_bytes
 from mfm_ops.machine.ids import ArtifactId
 from mfm_ops.storage.failures import artifact_corrupt
 from mfm_ops.storage.sqlite_errors import from_os
 
-__all__ = ["Blobs", "blob_directory", "sync_directory"]
+__all__ = ["Blobs", "blob_directory", "sync_directory", "write_all"]
+
+_TEMPORARY: Final = re.compile("[0-9a-f]{32}")
 
 
 class Blobs:
     """The directory of large artifacts of one store; all methods block.
 
     Temporary files lie in `<file>.d/tmp`, each locked by the process that writes it, so that one
-    whose lock is free is known to be abandoned.
+    whose lock is free is known to be abandoned. All has the owner and mode of the store's file, as
+    SQLite does with its log: otherwise what root wrote would be out of the owner's reach.
     """
 
     def __init__(self, store: Path, name: str) -> None:
+        self._store = store
         self._root = blob_directory(store)
         self._temporary = self._root / "tmp"
         self._name = name
+        self._durable: set[Path] = set()
 
     @property
     def root(self) -> Path:
@@ -55,13 +64,11 @@ class Blobs:
         target = self.path(artifact_id)
         try:
             for directory in (self._root, self._temporary, target.parent):
-                if not directory.exists():
-                    directory.mkdir(mode=0o700, exist_ok=True)
-                    sync_directory(directory.parent)
+                self._make(directory)
             descriptor, temporary = self._create()
             try:
                 try:
-                    _write_all(descriptor, data)
+                    write_all(descriptor, data)
                     os.fsync(descriptor)
                     temporary.replace(target)
                 except BaseException:
@@ -73,29 +80,80 @@ class Blobs:
         except OSError as error:
             raise from_os(error, self._name, writing=True) from None
 
-    def read(self, artifact_id: ArtifactId) -> bytes:
-        """The bytes, verified.
+    def open(self, artifact_id: ArtifactId) -> BinaryIO:
+        """The artifact's file; FileNotFoundError where there is something else."""
+        # A pipe would wait for somebody who writes.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.path(artifact_id), flags)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "no regular file")
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def read(self, artifact_id: ArtifactId, size: int) -> bytes:
+        """The `size` bytes, verified.
 
         Raises:
             StorageFailure: `artifact_corrupt` when the file is gone or holds other bytes;
                 `store_io_error`, `store_unavailable`.
         """
         try:
-            data = self.path(artifact_id).read_bytes()
+            with self.open(artifact_id) as file:
+                # The size first: a file that is far too large must not fill the memory.
+                right = os.fstat(file.fileno()).st_size == size
+                data = file.read(size) if right else b""
         except FileNotFoundError:
             raise artifact_corrupt(artifact_id) from None
         except OSError as error:
             raise from_os(error, self._name, writing=False) from None
-        if artifact_id_for_bytes(data) != artifact_id:
+        if not right or artifact_id_for_bytes(data) != artifact_id:
             raise artifact_corrupt(artifact_id)
         return data
 
     def sweep(self) -> None:
         """Remove temporary files whose writers died; those of living processes stay."""
         with contextlib.suppress(OSError):
-            for abandoned in self._temporary.iterdir():
-                with contextlib.suppress(OSError):
-                    _remove_unless_locked(abandoned)
+            # Not through a link: behind it lies what is not ours.
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            directory = os.open(self._temporary, flags)
+            try:
+                with os.scandir(directory) as entries:
+                    names = [entry.name for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        _remove_unless_locked(name, directory)
+            finally:
+                os.close(directory)
+
+    def _make(self, directory: Path) -> None:
+        """A directory whose name is durable, whoever made it."""
+        if not directory.exists():
+            directory.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._share(descriptor)
+            finally:
+                os.close(descriptor)
+        elif directory in self._durable:
+            return
+        # Another process may have made it, and died or not come to this yet.
+        sync_directory(directory.parent)
+        self._durable.add(directory)
+
+    def _share(self, descriptor: int) -> None:
+        """Give what was made the owner and mode of the store's file."""
+        store, made = self._store.stat(), os.fstat(descriptor)
+        mode = store.st_mode & 0o666
+        if stat.S_ISDIR(made.st_mode):
+            # Who may read a file may look into its directory.
+            mode |= (mode & 0o444) >> 2 | (made.st_mode & stat.S_ISGID)
+        if stat.S_IMODE(made.st_mode) != mode:
+            os.fchmod(descriptor, mode)
+        if os.geteuid() == 0 and (made.st_uid, made.st_gid) != (store.st_uid, store.st_gid):
+            os.fchown(descriptor, store.st_uid, store.st_gid)
 
     def _create(self) -> tuple[int, Path]:
         while True:
@@ -106,6 +164,7 @@ class Blobs:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 # A sweeper may have come between the two calls.
                 if os.fstat(descriptor).st_nlink:
+                    self._share(descriptor)
                     return descriptor, temporary
             except BaseException:
                 os.close(descriptor)
@@ -127,16 +186,18 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, as `os.write` does not promise to."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _remove_unless_locked(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _remove_unless_locked(name: str, directory: int) -> None:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(name, flags, dir_fd=directory)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
+        os.unlink(name, dir_fd=directory)
     finally:
         os.close(descriptor)

@@ -246,7 +246,7 @@ class SqliteStore:
         if found.body is None:
             import anyio
 
-            return await anyio.to_thread.run_sync(self._blobs.read, artifact_id)
+            return await anyio.to_thread.run_sync(self._blobs.read, artifact_id, found.size)
         if artifact_id_for_bytes(found.body) != artifact_id:
             raise artifact_corrupt(artifact_id)
         return found.body

@@ -116,14 +116,16 @@ class SqliteAudit:
         _, digest, kind, size, body = row
         artifact_id = digest.hex() if type(digest) is bytes else str(digest)
         if body is None:
-            body = self._file(artifact_id)
+            body = self._file(artifact_id, size if type(size) is int else 0)
         elif type(body) is not bytes:
             body = str(body).encode()
         return StoredArtifact(artifact_id, kind, size, body)
 
-    def _file(self, artifact_id: str) -> Iterator[bytes]:
-        with self._blobs.path(ArtifactId(artifact_id)).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+    def _file(self, artifact_id: str, size: int) -> Iterator[bytes]:
+        with self._blobs.open(ArtifactId(artifact_id)) as file:
+            # What is beyond its size makes it no better, and may be terabytes of a sparse file.
+            while size >= 0 and (chunk := file.read(_CHUNK_BYTES)):
+                size -= len(chunk)
                 yield chunk
 
     def _beyond(self, after: int, rows: list[Any]) -> int:

@@ -2,6 +2,7 @@
 # ruff: noqa: ASYNC240 - a test's own look at its files may block
 
 import fcntl
+import os
 import random
 import shutil
 import sqlite3
@@ -12,10 +13,12 @@ from pathlib import Path
 import apsw
 import pytest
 
+from mfm_ops.app.rules import FoldRules
 from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.machine.ids import ArtifactId, RunId
 from mfm_ops.storage.sqlite import open_sqlite_store
+from mfm_ops.storage.verify import verify_store
 from tests.contracts.event_store_suite import stream
 from tests.integration.sqlite_stores import LARGE, change, fill
 
@@ -234,11 +237,74 @@ async def test_a_file_without_its_row_is_harmless(path: Path) -> None:
         assert await store.get(digest) == LARGE
 
 
+ABANDONED, IN_USE = "a" * 32, "b" * 32
+
+
 async def test_only_abandoned_temporary_files_are_swept(path: Path) -> None:
     await fill(path)
     temporary = Path(f"{path}.d/tmp")
-    (temporary / "abandoned").write_bytes(b"x")
-    with (temporary / "in_use").open("wb") as writer:
+    (temporary / ABANDONED).write_bytes(b"x")
+    (temporary / "by_hand").write_bytes(b"x")
+    os.mkfifo(temporary / ("c" * 32))
+    with (temporary / IN_USE).open("wb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         open_sqlite_store(path).close()
-        assert [entry.name for entry in temporary.iterdir()] == ["in_use"]
+        assert sorted(entry.name for entry in temporary.iterdir()) == [IN_USE, "by_hand"]
+
+
+async def test_nothing_is_swept_behind_a_link(path: Path) -> None:
+    """A store may come from somebody else, and its directory lead to what is not the store's."""
+    await fill(path)
+    temporary, elsewhere = Path(f"{path}.d/tmp"), path.with_name("elsewhere")
+    temporary.rmdir()
+    elsewhere.mkdir()
+    (elsewhere / ABANDONED).write_bytes(b"x")
+    temporary.symlink_to(elsewhere)
+    open_sqlite_store(path).close()
+    assert (elsewhere / ABANDONED).exists()
+
+
+@pytest.mark.parametrize("what", ["pipe", "endless", "directory", "huge"])
+async def test_what_is_no_artifact_is_named_and_not_read(path: Path, what: str) -> None:
+    """A pipe would be waited for, and what has no end would fill the memory."""
+    await fill(path)
+    digest = ArtifactId(sha256(LARGE).hexdigest())
+    found = Path(f"{path}.d") / digest[:2] / digest
+    found.unlink()
+    match what:
+        case "pipe":
+            os.mkfifo(found)
+        case "endless":
+            found.symlink_to("/dev/zero")
+        case "directory":
+            found.mkdir()
+        case "huge":
+            with found.open("wb") as file:
+                file.truncate(2**43)
+    async with open_sqlite_store(path, read_only=True) as store:
+        with pytest.raises(StorageFailure) as failure:
+            await store.get(digest)
+        assert failure.value.info.code == "artifact_corrupt"
+        with store.audit() as audit:
+            report = await verify_store(audit, FoldRules)
+    named = {finding.reason for finding in report.findings if finding.artifact_id == digest}
+    assert named == {"bytes" if what == "huge" else "file_missing"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_what_root_wrote_is_the_stores_owners(path: Path) -> None:
+    open_sqlite_store(path).close()
+    os.chown(path, 65534, 65534)
+    await fill(path)
+    made = list(Path(f"{path}.d").rglob("*"))
+    assert len(made) == 3
+    assert {(each.stat().st_uid, each.stat().st_gid) for each in made} == {(65534, 65534)}
+
+
+async def test_large_artifacts_are_as_private_as_their_store(path: Path) -> None:
+    path.touch()
+    path.chmod(0o640)
+    await fill(path)
+    made = list(Path(f"{path}.d").rglob("*"))
+    modes = {each.is_dir(): stat.S_IMODE(each.stat().st_mode) for each in made}
+    assert modes == {True: 0o750, False: 0o640}
