@@ -13,7 +13,7 @@ import apsw
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import StorageError, StorageFailure
 
-__all__ = ["from_os", "from_sqlite", "is_busy", "refused"]
+__all__ = ["from_os", "from_sqlite", "is_busy", "is_short_of_room", "refused"]
 
 _MESSAGES: Final[Mapping[str, str]] = {
     "store_busy": "another process holds the store's write lock",
@@ -62,7 +62,7 @@ def from_sqlite(error: apsw.Error, path: str) -> StorageFailure:
     """The failure that SQLite's `error` stands for; the reason is SQLite's name of the result."""
     primary = getattr(error, "result", apsw.SQLITE_ERROR) & 0xFF
     extended = getattr(error, "extendedresult", primary)
-    code = _CODES.get(primary, "store_corrupt")
+    code = "store_full" if is_short_of_room(error) else _CODES.get(primary, "store_corrupt")
     names = apsw.mapping_extended_result_codes, apsw.mapping_result_codes
     reason = names[0].get(extended) or names[1].get(primary) or "SQLITE_ERROR"
     needs_reason = code in {"store_corrupt", "store_unavailable", "store_io_error"}
@@ -85,3 +85,10 @@ def from_os(error: OSError, path: str, *, writing: bool) -> StorageFailure:
 def is_busy(error: apsw.Error) -> bool:
     """Whether another connection holds the lock that was asked for."""
     return isinstance(error, (apsw.BusyError, apsw.LockedError))
+
+
+def is_short_of_room(error: apsw.Error) -> bool:
+    """Whether the disk is full."""
+    # The log's index, a file of 32 KiB, grows by one byte a page: only room can be what it lacks.
+    extended = getattr(error, "extendedresult", 0)
+    return isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE

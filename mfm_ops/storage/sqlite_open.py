@@ -6,19 +6,21 @@ The tables are in `sqlite_schema`. Reading and writing events is left to `sqlite
 
 import errno
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import apsw
 
-from mfm_ops.storage.blobs import blob_directory, sync_directory
+from mfm_ops.storage.blobs import blob_directory
 from mfm_ops.storage.locate import (
     HOST_SHARED_FILE_SYSTEMS,
     NETWORK_FILE_SYSTEMS,
     file_system_of,
 )
-from mfm_ops.storage.sqlite_errors import from_os, from_sqlite, refused
+from mfm_ops.storage.sqlite_create import check_name, make_store_file
+from mfm_ops.storage.sqlite_errors import from_os, from_sqlite, is_short_of_room, refused
 from mfm_ops.storage.sqlite_schema import FORMAT, create, file_format, migrate
 
 __all__ = ["BUSY_TIMEOUT_MS", "Place", "connect", "has_wal_reset_bug", "prepare"]
@@ -28,6 +30,10 @@ BUSY_TIMEOUT_MS: Final = 10_000
 
 _CREATION_S: Final = 0.5
 _CREATION_POLL_S: Final = 0.005
+
+_PAGE_BYTES: Final = 4096
+_ROOM_BYTES: Final = 64 * 1024
+"""What the log's index takes, and as much again for the directory's and the disk's own books."""
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -52,13 +58,10 @@ def connect(place: Place) -> apsw.Connection:
     Raises:
         StorageFailure: `store_read_only` where the place was to be written and cannot be.
     """
-    if place.immutable:
-        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        connection = apsw.Connection(f"{place.path.as_uri()}?immutable=1", flags=flags)
-    elif place.read_only:
-        connection = apsw.Connection(str(place.path), flags=apsw.SQLITE_OPEN_READONLY)
-    else:
-        connection = apsw.Connection(str(place.path), flags=apsw.SQLITE_OPEN_READWRITE)
+    access = apsw.SQLITE_OPEN_READONLY if place.read_only else apsw.SQLITE_OPEN_READWRITE
+    # As a URI, since a path may hold bytes that are no text.
+    name = place.path.as_uri() + ("?immutable=1" if place.immutable else "")
+    connection = apsw.Connection(name, flags=access | apsw.SQLITE_OPEN_URI)
     try:
         # SQLite falls back to reading where it may not write.
         if connection.readonly("main") and not place.read_only:
@@ -87,14 +90,12 @@ def prepare(
     try:
         real = path.resolve()
         warnings = _doubts(real, name, refuse=not (read_only or allow_network))
-        if not real.exists():
+        check_name(real)
+        found = _look(real, name)
+        if found is None:
             if read_only or not create_missing:
                 raise refused("store_unavailable", name, "ENOENT")
-            _make_file(real)
-        elif real.is_dir():
-            raise refused("store_unavailable", name, "EISDIR")
-        elif _was_emptied(real):
-            raise refused("store_corrupt", name, "emptied")
+            make_store_file(real)
     except (OSError, RuntimeError) as error:
         failure = (
             error
@@ -149,33 +150,34 @@ def _mounts() -> str:
         return ""
 
 
-def _make_file(real: Path) -> None:
-    """An empty private file whose name survives a power failure."""
-    missing = [parent for parent in real.parents if not parent.exists()]
-    for parent in reversed(missing):
-        parent.mkdir(mode=0o700, exist_ok=True)
-        sync_directory(parent.parent)
-    try:
-        # SQLite would give it the umask's mode. Never open an existing store's file: closing it
-        # would drop the locks that this process's connections hold.
-        os.close(os.open(real, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return
-    sync_directory(real.parent)
+def _look(real: Path, name: str) -> os.stat_result | None:
+    """What there is at `real`: a file that SQLite may see, or None for nothing.
 
-
-def _was_emptied(real: Path) -> bool:
-    """Whether a file of 0 bytes held a store: what lies beside it says so.
-
-    SQLite would take it for a new database, and delete the log that may hold all that is left.
+    A file that is gone or has 0 bytes held a store where what lies beside it says so. SQLite would
+    take it for a new database, and delete the log that may hold all that is left.
     """
-    # Before the size: who makes a store fills the file first, so this is not somebody's beginning.
+    # Before the file: who makes a store begins with it, so this is not somebody's beginning.
     has_log = _has_content(real.with_name(real.name + "-wal"))
     has_artifacts = blob_directory(real).exists()
-    return (has_log or has_artifacts) and real.stat().st_size == 0
+    try:
+        found = real.stat()
+    except FileNotFoundError:
+        # Whoever removed the file may have left the directory, which does no harm to a new one.
+        if has_log:
+            raise refused("store_corrupt", name, "emptied") from None
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise refused("store_unavailable", name, "EISDIR")
+    if not stat.S_ISREG(found.st_mode):
+        # SQLite takes a whole disk for an empty file, and waits for a pipe.
+        raise refused("store_unavailable", name, "not_a_file")
+    if found.st_size == 0 and (has_log or has_artifacts):
+        raise refused("store_corrupt", name, "emptied")
+    return found
 
 
 def _open_for_writing(place: Place) -> apsw.Connection:
+    _check_room(place)
     connection = connect(place)
     try:
         found = file_format(connection, place.name)
@@ -212,14 +214,23 @@ def _use_log(connection: apsw.Connection) -> bool:
 
 def _open_for_reading(place: Place) -> tuple[Place, apsw.Connection]:
     try:
+        _check_room(place)
         connection = connect(place)
         found = _format_or_close(connection, place.name)
-    except (apsw.CantOpenError, apsw.ReadOnlyError):
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.FullError) as error:
         # Reading a write-ahead log needs the shared-memory file beside it, which cannot be made
-        # here. Without a log the file is complete, and whoever may not write it may read it.
+        # here, or not now. Without a log the file is complete, and whoever may not write it may
+        # read it.
+        no_room = is_short_of_room(error)
+        if isinstance(error, apsw.IOError) and not no_room:
+            raise
         if _has_content(place.path.with_name(place.path.name + "-wal")):
+            if no_room:
+                raise
             raise refused("store_unavailable", place.name, "log_not_readable") from None
         warning = "the store cannot be written by anybody here and is read as it is"
+        if no_room:
+            warning = "the disk is full, so that the store cannot be written and is read as it is"
         place = Place(place.path, place.name, True, True, (*place.warnings, warning))
         connection = connect(place)
         found = _format_or_close(connection, place.name)
@@ -230,6 +241,16 @@ def _open_for_reading(place: Place) -> tuple[Place, apsw.Connection]:
         # An older store becomes readable when it has been migrated.
         raise refused("store_read_only", place.name)
     return place, connection
+
+
+def _check_room(place: Place) -> None:
+    """Refuse a full disk of small blocks, where SQLite would end this process by SIGBUS.
+
+    It maps the log's index into memory, and makes sure of the last block of each page only.
+    """
+    disk = os.statvfs(place.path.parent)
+    if disk.f_bsize < _PAGE_BYTES and disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
+        raise apsw.FullError("no room for the log's index")
 
 
 def _format_or_close(connection: apsw.Connection, name: str) -> int | None:

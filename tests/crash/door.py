@@ -167,7 +167,10 @@ def _watch_files(watcher: Watcher) -> None:
     link, stream = os.link, builtins.open
 
     def watched_link(src: Any, dst: Any, **options: Any) -> None:
-        step = Step("link", os.fspath(src), os.fspath(dst))
+        source = os.fspath(src)
+        if source.startswith("/proc/self/fd/"):
+            source = str(Path(source).readlink())
+        step = Step("link", source, os.fspath(dst))
         watcher.before(step)
         link(src, dst, **options)
         watcher.after(step)
@@ -221,6 +224,11 @@ def _watch_files(watcher: Watcher) -> None:
         watcher.after(step)
 
     def watched_open(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            watcher.before(Step("create"))
+            fd = open_(path, flags, *arguments, **options)
+            watcher.after(Step("create", _path_of(fd)))
+            return fd
         if not flags & os.O_CREAT or Path(path).exists():
             return open_(path, flags, *arguments, **options)
         step = Step("create", os.fspath(path))

@@ -17,6 +17,8 @@ from tests.crash.door import Step
 __all__ = ["Disk", "Survives", "every_second", "everything", "nothing", "read_log"]
 
 _SECTOR = 512
+# As the system calls a file that has no name, or none any more.
+_NAMELESS = " (deleted)"
 
 Survives = Callable[[], bool]
 """Asked of each sector and each name that no sync made safe: is it there after all?"""
@@ -116,6 +118,8 @@ class Disk:
         if not Path(step.path).is_relative_to(self._root):
             return
         match step.kind:
+            case "create" if step.path.endswith(_NAMELESS):
+                self._names[step.path] = _File()
             case "create":
                 self._change(_Change(None, step.path, _File()))
             case "mkdir":
@@ -124,6 +128,8 @@ class Disk:
                 self._change(_Change(step.path, None, None))
             case "rename":
                 self._change(_Change(step.path, step.target, self._names[step.path]))
+            case "link":
+                self._change(_Change(None, step.target, self._names[step.path]))
             case "write" | "truncate":
                 self._file(step).waiting.append(step)
             case "sync" if not self.lies:

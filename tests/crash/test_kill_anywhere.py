@@ -186,7 +186,17 @@ async def test_no_boundary_is_left_out(drivers: Drivers, tmp_path: Path, whole: 
     kinds = {name.split()[1] for name in whole.boundaries}
     assert kinds == {
         *("append", "commit", "put", "call", "backoff", "spawn", "feed", "reap"),
-        *("create", "write", "truncate", "sync", "sync_directory", "delete", "rename", "mkdir"),
+        *(
+            "create",
+            "write",
+            "truncate",
+            "sync",
+            "sync_directory",
+            "delete",
+            "rename",
+            "link",
+            "mkdir",
+        ),
     }
 
 
