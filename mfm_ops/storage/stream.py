@@ -17,7 +17,13 @@ from hashlib import sha256
 import orjson
 from pydantic import ValidationError
 
-from mfm_ops.machine.canonical import CanonicalError, Json, canonical_json_bytes, parse_canonical
+from mfm_ops.machine.canonical import (
+    MAX_INTEGER,
+    CanonicalError,
+    Json,
+    canonical_json_bytes,
+    parse_canonical,
+)
 from mfm_ops.machine.events import EventEnvelope
 from mfm_ops.machine.ids import OpId, RunId
 from mfm_ops.machine.stores import RunListing
@@ -61,6 +67,8 @@ def encode(run_id: RunId, expected_seq: int, events: Sequence[EventEnvelope]) ->
     """
     if expected_seq < 0:
         raise append_invalid(run_id, "expected_seq is negative")
+    if expected_seq > MAX_INTEGER:
+        raise append_invalid(run_id, "expected_seq is beyond every sequence number")
     bodies = []
     for seq, event in enumerate(events, expected_seq + 1):
         if event.run_id != run_id:

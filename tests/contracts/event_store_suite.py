@@ -225,6 +225,14 @@ class EventStoreSuite:
         assert failure.value.info.code == "append_invalid"
         assert await store.head_seq(run) == 0
 
+    @pytest.mark.parametrize("expected_seq", [-1, 2**53, 2**64])
+    async def test_an_expected_seq_that_cannot_be_is_refused(
+        self, store: Store, expected_seq: int
+    ) -> None:
+        with pytest.raises(StorageFailure) as failure:
+            await store.append(RunId.random(), expected_seq, [])
+        assert failure.value.info.code == "append_invalid"
+
     async def test_an_event_without_canonical_form_is_refused(self, store: Store) -> None:
         run = RunId.random()
         payload: list[Any] = [1]
