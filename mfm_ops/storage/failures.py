@@ -21,6 +21,7 @@ __all__ = [
     "run_missing",
     "secret_refused",
     "store_closed",
+    "store_moved",
     "unsupported_event",
     "unsupported_export",
 ]
@@ -88,6 +89,17 @@ def artifact_corrupt(artifact_id: ArtifactId) -> StorageFailure:
 def store_closed(path: str) -> StorageFailure:
     """The store was closed before."""
     info = error_info("store_unavailable", "the store is closed", path=path, reason="closed")
+    return StorageFailure(StorageError(Other=info))
+
+
+def store_moved(path: str) -> StorageFailure:
+    """Another file, or none, is now where the store's was when it was opened."""
+    info = error_info(
+        "store_unavailable",
+        "the store's file was removed or replaced while it was in use",
+        path=path,
+        reason="moved",
+    )
     return StorageFailure(StorageError(Other=info))
 
 

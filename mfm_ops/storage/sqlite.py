@@ -79,7 +79,7 @@ class SqliteStore:
         self._blobs = Blobs(place.path, place.name)
         open_another = partial(connect, place)
         self._reader = Reader(place.name, open_another)
-        self._writer = Writer(place.name, open_another, None)
+        self._writer = Writer(place.name, open_another, place.check)
         if place.read_only:
             self._reader.connection = connection
         else:

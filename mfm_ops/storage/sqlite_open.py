@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from mfm_ops.storage.blobs import blob_directory
+from mfm_ops.storage.failures import store_moved
 from mfm_ops.storage.locate import (
     HOST_SHARED_FILE_SYSTEMS,
     NETWORK_FILE_SYSTEMS,
@@ -42,7 +43,8 @@ class Place(NamedTuple):
     """Where a store is and how it may be used.
 
     `path` is the real one; `name` is what the user called it and what errors show. An `immutable`
-    store is read without locks, since nobody can write it.
+    store is read without locks, since nobody can write it. `identity` is device and inode of the
+    file that was opened to be written.
     """
 
     path: Path
@@ -50,13 +52,35 @@ class Place(NamedTuple):
     read_only: bool = False
     immutable: bool = False
     warnings: tuple[str, ...] = ()
+    identity: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Refuse to go on with a file that is not under its name any more.
+
+        What is written to one that was removed is gone when it is closed, and nobody is told.
+
+        Raises:
+            StorageFailure: `store_unavailable`, `moved`.
+        """
+        try:
+            found = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError:
+            # Whoever may not look there any more writes to the open file as before.
+            there = True
+        else:
+            there = (found.st_dev, found.st_ino) == self.identity
+        if not there and self.identity is not None:
+            raise store_moved(self.name)
 
 
 def connect(place: Place) -> apsw.Connection:
     """A connection whose commits are durable when they return; the caller maps `apsw.Error`.
 
     Raises:
-        StorageFailure: `store_read_only` where the place was to be written and cannot be.
+        StorageFailure: `store_read_only` where the place was to be written and cannot be;
+            `store_unavailable` where another file has come there.
     """
     access = apsw.SQLITE_OPEN_READONLY if place.read_only else apsw.SQLITE_OPEN_READWRITE
     # As a URI, since a path may hold bytes that are no text.
@@ -66,6 +90,7 @@ def connect(place: Place) -> apsw.Connection:
         # SQLite falls back to reading where it may not write.
         if connection.readonly("main") and not place.read_only:
             raise refused("store_read_only", place.name)
+        place.check()
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         # One statement a call: execution stops at the first pragma that returns a row.
         connection.execute("PRAGMA synchronous = FULL")
@@ -105,7 +130,13 @@ def prepare(
         raise from_os(failure, name, writing=not read_only) from None
     place = Place(real, name, read_only=read_only, warnings=warnings)
     try:
-        return _open_for_reading(place) if read_only else (place, _open_for_writing(place))
+        if read_only:
+            return _open_for_reading(place)
+        connection = _open_for_writing(place)
+        opened = real.stat()
+        return place._replace(identity=(opened.st_dev, opened.st_ino)), connection
+    except OSError as error:
+        raise from_os(error, name, writing=True) from None
     except apsw.Error as error:
         raise from_sqlite(error, name) from None
 

@@ -15,6 +15,7 @@ from mfm_ops.machine.artifacts import ArtifactKind
 from mfm_ops.machine.errors import StorageFailure
 from mfm_ops.storage import sqlite_create
 from mfm_ops.storage.sqlite import open_sqlite_store
+from tests.contracts.event_store_suite import ended
 from tests.integration.sqlite_stores import fill, python
 
 pytestmark = pytest.mark.anyio
@@ -221,3 +222,24 @@ def test_a_full_disk_of_small_blocks_is_refused_before_the_index_is_mapped(
     store = open_sqlite_store(path, read_only=True)
     assert "full" in store.warnings[0]
     store.close()
+
+
+# While it is in use
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_store_that_was_taken_away_takes_no_more_events(path: Path, replaced: bool) -> None:
+    """What is written to a removed file is gone with the process, and nobody would know."""
+    run = await fill(path)
+    kept = path.with_name("kept.sqlite")
+    shutil.copy(path, kept)
+    store = open_sqlite_store(path)
+    path.unlink()
+    if replaced:
+        kept.rename(path)
+    with pytest.raises(StorageFailure) as failure:
+        await store.append(run, 5, [ended(run, 6)])
+    details = {"path": str(path), "reason": "moved"}
+    assert (failure.value.info.code, failure.value.info.details) == ("store_unavailable", details)
+    store.close()
+    assert path.exists() == replaced
