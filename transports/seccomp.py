@@ -1,8 +1,8 @@
 """Pure: the system calls that a sandboxed program does not get, as a seccomp filter.
 
 Namespaces and mounts leave doors open: a socket file in a directory that is only readable, a
-keyring that is inherited, a name space made inside, memory that is in no process. Loading the
-filter is bubblewrap's.
+keyring that is inherited, a name space made inside, memory that is in no process, the sandbox's own
+init. Loading the filter is bubblewrap's.
 """
 
 import errno
@@ -16,7 +16,7 @@ from typing import Final
 __all__ = ["filter_program"]
 
 # struct seccomp_data: the call's number, the architecture, then (after an address) the arguments.
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 
 # Opcodes of classic BPF.
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -29,6 +29,11 @@ _CLONE_NEWUSER: Final = 0x10000000
 _X32: Final = 0x40000000
 
 _AF_INET, _AF_INET6, _AF_NETLINK = 2, 10, 16
+
+# What SOCK_DGRAM and SOCK_RAW, which is the same to Unix sockets, have and the others have not.
+_SOCK_DGRAM: Final = 0x2
+
+_INIT: Final = 1
 
 # Keyrings are inherited and belong to the user, on the host as in the sandbox.
 # io_uring does what other calls do, unseen by filters. A new name space would give all
@@ -69,10 +74,13 @@ _X86_64: Final = MappingProxyType(
         "memfd_create": 319,
         "memfd_secret": 447,
         "msgget": 68,
+        "process_vm_writev": 311,
+        "ptrace": 101,
         "request_key": 249,
         "setns": 308,
         "shmget": 29,
         "socket": 41,
+        "socketpair": 53,
         "unshare": 272,
     }
 )
@@ -87,10 +95,13 @@ _GENERIC: Final = MappingProxyType(
         "memfd_create": 279,
         "memfd_secret": 447,
         "msgget": 186,
+        "process_vm_writev": 271,
+        "ptrace": 117,
         "request_key": 218,
         "setns": 268,
         "shmget": 194,
         "socket": 198,
+        "socketpair": 199,
         "unshare": 97,
     }
 )
@@ -129,15 +140,28 @@ def filter_program(machine: str, *, network: bool) -> bytes | None:
     for name, number in _REFUSED.items():
         steps += [(_EQUAL, 0, 1, numbers[name]), _fail(number)]
     for name in ("clone", "unshare"):
-        steps += _on_first_argument(
-            numbers[name], [(_ANY_BIT, 0, 1, _CLONE_NEWUSER), _fail(errno.EPERM)]
+        steps += _on_argument(
+            numbers[name],
+            _FIRST_ARGUMENT,
+            [(_ANY_BIT, 0, 1, _CLONE_NEWUSER), _fail(errno.EPERM)],
         )
+    # Whoever steers the init makes it outlive its launcher, and so mfm.
+    for name, place in (("process_vm_writev", _FIRST_ARGUMENT), ("ptrace", _SECOND_ARGUMENT)):
+        steps += _on_argument(numbers[name], place, [(_EQUAL, 0, 1, _INIT), _fail(errno.EPERM)])
     if not network:
         families = (_AF_INET, _AF_INET6, _AF_NETLINK)
         allowed: list[_Step] = [
             (_EQUAL, len(families) - place, 0, family) for place, family in enumerate(families)
         ]
-        steps += _on_first_argument(numbers["socket"], [*allowed, _fail(errno.EAFNOSUPPORT)])
+        steps += _on_argument(
+            numbers["socket"], _FIRST_ARGUMENT, [*allowed, _fail(errno.EAFNOSUPPORT)]
+        )
+        # A datagram goes to any address, whoever the socket was paired with.
+        steps += _on_argument(
+            numbers["socketpair"],
+            _SECOND_ARGUMENT,
+            [(_ANY_BIT, 0, 1, _SOCK_DGRAM), _fail(errno.ESOCKTNOSUPPORT)],
+        )
     steps.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
@@ -146,7 +170,10 @@ def _fail(number: int) -> _Step:
     return (_RETURN, 0, 0, _FAIL | number)
 
 
-def _on_first_argument(number: int, decide: list[_Step]) -> list[_Step]:
-    """`decide` on the first argument of call `number`; what it lets pass is allowed."""
-    body: list[_Step] = [(_LOAD, 0, 0, _FIRST_ARGUMENT), *decide, (_RETURN, 0, 0, _ALLOW)]
+def _on_argument(number: int, place: int, decide: list[_Step]) -> list[_Step]:
+    """`decide` on the argument at `place` of call `number`; what it lets pass is allowed.
+
+    On its lower half, which is all that the kernel takes of flags, types and process ids.
+    """
+    body: list[_Step] = [(_LOAD, 0, 0, place), *decide, (_RETURN, 0, 0, _ALLOW)]
     return [(_EQUAL, 0, len(body), number), *body]

@@ -14,13 +14,20 @@ ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 NEW_USER = 0x10000000
 
 
-def verdict(number: int, argument: int = 0, *, network: bool = False, arch: int = X86_64) -> int:
+def verdict(
+    number: int,
+    argument: int = 0,
+    second: int = 0,
+    *,
+    network: bool = False,
+    arch: int = X86_64,
+) -> int:
     """What the filter of this architecture says of one call."""
     machine = "aarch64" if arch == AARCH64 else "x86_64"
     code = filter_program(machine, network=network)
     assert code is not None
     steps = list(struct.iter_unpack("=HBBI", code))
-    data = struct.pack("<IIQQQQQQQ", number, arch, 0, argument, 0, 0, 0, 0, 0)
+    data = struct.pack("<IIQQQQQQQ", number, arch, 0, argument, second, 0, 0, 0, 0)
     accumulator = at = 0
     while True:
         opcode, true, false, k = steps[at]
@@ -59,6 +66,26 @@ def test_without_network_sockets_are_of_the_sandboxs_own_network(family: int) ->
     expected = ALLOW if family in (2, 10, 16) else FAIL | errno.EAFNOSUPPORT
     assert verdict(41, family) == expected
     assert verdict(41, family, network=True) == ALLOW
+
+
+@pytest.mark.parametrize("flags", [0, 0x800, 0x80000, 0x80800])
+def test_without_network_no_pair_of_sockets_can_send_to_an_address(flags: int) -> None:
+    refused = {kind for kind in range(1, 6) if verdict(53, 1, kind | flags) != ALLOW}
+    assert refused == {2, 3}
+    assert verdict(53, 1, 2 | flags) == FAIL | errno.ESOCKTNOSUPPORT
+    assert verdict(53, 1, 2 | flags, network=True) == ALLOW
+    assert verdict(199, 1, 2 | flags, arch=AARCH64) == FAIL | errno.ESOCKTNOSUPPORT
+
+
+@pytest.mark.parametrize("network", [True, False])
+@pytest.mark.parametrize("pid", [1, 1 << 32 | 1])
+def test_the_init_of_the_sandbox_cannot_be_steered(pid: int, network: bool) -> None:
+    refused = FAIL | errno.EPERM
+    assert verdict(101, 16, pid, network=network) == refused
+    assert verdict(311, pid, network=network) == refused
+    assert verdict(117, 16, pid, network=network, arch=AARCH64) == refused
+    assert verdict(271, pid, network=network, arch=AARCH64) == refused
+    assert verdict(101, 1, 2, network=network) == verdict(311, 2, network=network) == ALLOW
 
 
 def test_the_numbers_are_the_machines_own() -> None:
