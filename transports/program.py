@@ -171,7 +171,7 @@ def _failure(code: str, message: str, **details: str) -> TransportFailure:
 def _open_resolved(path: str) -> tuple[int, str]:
     """Open `path` without reading it, and say where the opened file lies.
 
-    The kernel's own answer for the open file: there is no second look-up to race with.
+    The kernel's own answer for the open file, and it holds for the names that this process sees.
     """
     for _ in range(_REOPEN_TRIES):
         try:
@@ -193,19 +193,21 @@ def _open_resolved(path: str) -> tuple[int, str]:
                 "the program lies at a path that is not UTF-8, which no record can hold",
                 reason="not_utf8",
             )
-        if not resolved.endswith(" (deleted)") or _is_at(resolved, fd):
+        if _is_at(resolved, fd):
             return fd, resolved
-        # Replaced between the open and the readlink: what lies there now is what counts.
+        # Replaced meanwhile: what lies there now is what counts. Or the name is no name of ours:
+        # what is reached by way of /proc may lie in another process's mounts, and be called there
+        # like a program of ours.
         os.close(fd)
     raise _failure(
         "exec_program_not_allowed",
-        "the program was replaced each time it was looked at",
+        "the program was replaced each time it was looked at, or lies in other mounts than ours",
         reason="replaced",
     )
 
 
 def _is_at(path: str, fd: int) -> bool:
-    """Whether `path` is the opened file's name, and not the kernel's remark on one."""
+    """Whether `path` is the opened file's name here, and not the kernel's remark on one."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except OSError:

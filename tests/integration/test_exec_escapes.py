@@ -1,8 +1,10 @@
 """`exec` against programs that reach for what holds them, or for the host past the policy."""
 
 # The tests look at small local files while the loop waits for them anyway.
+# ruff: noqa: ASYNC220, ASYNC240
 
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,3 +92,28 @@ print(attached)
 """
     reply = await programs.run(python(programs, body), policy=python_policy(programs))
     assert reply.response == 0
+
+
+async def test_a_prefix_in_somebody_elses_mounts_is_not_ours(
+    programs: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "allowed").mkdir()
+    script = (
+        'mount -t tmpfs none "$0" && printf "#!$1\\necho 1\\n" >"$0/p" && chmod 755 "$0/p" && '
+        "echo ready && exec sleep 60"
+    )
+    command = ["unshare", "-Urm", "sh", "-c", script, f"{tmp_path}/allowed", f"{programs.bin}/sh"]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"ready\n"
+        program = f"/proc/{holder.pid}/root{tmp_path}/allowed/p"
+        policy = programs.policy(
+            allow_prefixes=(f"{tmp_path}/allowed",), read_only_paths=(str(programs.bin),)
+        )
+        assert Path(program).is_file()
+        failure = await programs.failure(program, policy=policy)
+        assert failure.info.code == "exec_program_not_allowed"
+    finally:
+        holder.kill()
+        holder.communicate()
