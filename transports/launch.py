@@ -76,8 +76,8 @@ def sandboxed_command(
     Raises:
         TooManyArgumentsError: bubblewrap takes at most `MAX_ARGUMENTS`.
     """
-    view = program_view(program, neighbours, bind_fd_supported=bubblewrap.bind_fd)
     mounts = host_mounts(policy, program.roots)
+    view = program_view(program, neighbours, mounts, bind_fd_supported=bubblewrap.bind_fd)
     with sandbox_command(bubblewrap, policy, mounts, view, argv=argv, env=env, leash=leash) as make:
         yield make
 

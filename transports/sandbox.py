@@ -89,21 +89,24 @@ def sandbox_args(
     # root, and tools that refuse to run as root do run.
     args += ["--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "mfm"]
     args += ["--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv"]
-    whole_root = "/" in mounts.read_only
-    if whole_root:
+    # Before what lies in it, our own mounts included.
+    if "/" in mounts.read_write:
+        args += ["--bind", "/", "/"]
+    elif "/" in mounts.read_only:
         args += ["--ro-bind", "/", "/"]
     # Memory that a program writes to a tmpfs is nobody's resident set: bound it by itself.
     size = ["--size", str(policy.memory_mb * _MIB)] if policy.memory_mb is not None else []
     args += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", _SHM]
     # Before the binds, which may lie below /tmp.
     args += [*size, "--perms", "1777", "--tmpfs", PRIVATE_TMP]
-    for path in mounts.read_only:
+    binds = [("--ro-bind-try", path) for path in mounts.read_only]
+    binds += [("--bind", path) for path in mounts.read_write]
+    # A mount hides what was mounted inside of its place: the deeper one has to come later.
+    for option, path in sorted(binds, key=lambda bind: len(bind[1])):
         if path != "/":
-            args += ["--ro-bind-try", path, path]
+            args += [option, path, path]
     for target, path in mounts.links:
         args += ["--symlink", target, path]
-    for path in mounts.read_write:
-        args += ["--bind", path, path]
     if pinned is not None and pinned.copy:
         args += ["--perms", "0555", "--ro-bind-data", str(pinned.fd), pinned.path]
     elif pinned is not None:
@@ -113,7 +116,10 @@ def sandbox_args(
     # A program that root runs is root to the kernel's own switches below /proc/sys, which have no
     # other guard: writing one would be an effect on the host, up to running code there.
     args += ["--remount-ro", "/proc"]
-    args += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", PRIVATE_TMP]
+    args += ["--remount-ro", "/dev"]
+    if "/" not in mounts.read_write:
+        args += ["--remount-ro", "/"]
+    args += ["--chdir", PRIVATE_TMP]
     if filter_fd is not None:
         args += ["--seccomp", str(filter_fd)]
     for name, value in env.items():

@@ -75,31 +75,44 @@ def host_mounts(policy: ExecPolicy, roots: tuple[str, ...]) -> Mounts:
 
     Each bind costs as much as a hundred links: paths inside others are dropped, and a path that
     is a symbolic link into another one (`/lib` → `usr/lib`) becomes the same link.
+
+    The deepest path that holds a file decides whether it may be written, so what is read-only
+    inside of a writable path is bound again. The allowed prefixes are: a program that writes there
+    would decide what may run. What is named as both is writable.
     """
-    wanted = sorted(set(policy.read_only_paths) | set(roots), key=lambda path: (len(path), path))
+    writable = policy.read_write_paths
+    guarded = {p for p in policy.allow_prefixes if any(is_below(p, w) for w in writable)}
+    wanted = sorted(
+        {*policy.read_only_paths, *roots, *guarded}.difference(writable),
+        key=lambda path: (len(path), path),
+    )
     binds: list[str] = []
     links: list[tuple[str, str]] = []
     for path in wanted:
-        if any(is_below(path, kept) and not _is_covered(path, kept) for kept in binds):
+        holders = (held for held in (*binds, *writable) if is_below(path, held))
+        holder = max(holders, key=len, default=None)
+        if holder in binds and not _is_covered(path, holder):
             continue
         target = _link_target(path)
-        if target is not None and any(
+        if target is None or not any(
             is_below(os.path.realpath(path), other) for other in wanted if other != path
         ):
-            links.append((target, path))
-        else:
             binds.append(path)
-    return Mounts(tuple(binds), policy.read_write_paths, tuple(links))
+        elif holder not in writable:
+            # There the link itself is to be seen, and ours would be one on the host.
+            links.append((target, path))
+    return Mounts(tuple(binds), writable, tuple(links))
 
 
 def program_view(
-    program: PinnedProgram, neighbours: Neighbours, *, bind_fd_supported: bool
+    program: PinnedProgram, neighbours: Neighbours, mounts: Mounts, *, bind_fd_supported: bool
 ) -> ProgramView:
     """Under which path `program` runs, so that what was checked is what runs.
 
     A sealed program runs from its own path. Any other is pinned below `PRIVATE_DIR`, since a bind
     over its own path is undone by the kernel when the host replaces that path. Its neighbours, and
-    those of its directory, are linked beside it: programs look for their parts there.
+    those of its directory, are linked beside it as far as `mounts` show them: programs look for
+    their parts there, and the names of others are none of their business.
     The name stays the requested one: some programs act by the name that they are called.
     """
     name = os.path.basename(program.requested) or os.path.basename(program.resolved)
@@ -112,15 +125,25 @@ def program_view(
     above, directory_name = os.path.split(directory)
     home = f"{PRIVATE_DIR}/{directory_name or 'bin'}"
     copy = program.readable and (program.size <= _COPY_BYTES or not bind_fd_supported)
-    links = _mirror(neighbours.names(directory), directory, home, name)
+    shown = (*mounts.read_only, *mounts.read_write, *(path for _, path in mounts.links))
+    links = _mirror(_seen(neighbours.names(directory), directory, shown), directory, home, name)
     if directory_name:
-        links += _mirror(neighbours.names(above), above, PRIVATE_DIR, directory_name)
+        names = _seen(neighbours.names(above), above, shown)
+        links += _mirror(names, above, PRIVATE_DIR, directory_name)
     return ProgramView(f"{home}/{name}", PinnedFile(program.fd, f"{home}/{name}", copy), links)
 
 
 def _is_covered(path: str, bound: str) -> bool:
     """Whether the sandbox's own `/tmp` hides what the bind of `bound` would show at `path`."""
     return is_below(path, PRIVATE_TMP) and not is_below(bound, PRIVATE_TMP)
+
+
+def _seen(names: tuple[str, ...], directory: str, shown: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `names` in `directory` that are in the sandbox where `shown` paths are."""
+    if any(is_below(directory, path) and not _is_covered(directory, path) for path in shown):
+        return names
+    start = directory.rstrip("/")
+    return tuple(n for n in names if any(is_below(path, f"{start}/{n}") for path in shown))
 
 
 def _mirror(

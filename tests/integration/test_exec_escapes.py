@@ -94,6 +94,42 @@ print(attached)
     assert reply.response == 0
 
 
+async def test_what_is_read_only_stays_so_inside_of_a_writable_path(
+    programs: Programs, tmp_path: Path
+) -> None:
+    for name in ("fixed", "free", "other"):
+        (tmp_path / name).mkdir()
+    places = ["bin", "fixed", "other", "free", "."]
+    body = 'for d; do touch "$d/x" 2>/dev/null && r=$r,1 || r=$r,0; done; echo "[${r#,}]"'
+    program = programs.script("write", body)
+    policy = programs.policy(
+        allow_prefixes=(str(programs.bin), f"{tmp_path}/other"),
+        read_only_paths=(f"{tmp_path}/fixed",),
+        read_write_paths=(str(tmp_path),),
+    )
+    named = [f"{tmp_path}/{place}" for place in places]
+    reply = await programs.run(program, *named, policy=policy)
+    assert reply.response == [0, 0, 0, 1, 1]
+
+
+async def test_a_writable_root_is_written_through_and_the_hosts_devices_stay(
+    programs: Programs,
+) -> None:
+    # Not below /tmp, of which the sandbox has its own.
+    place = Path("/var/tmp") / programs.marker
+    devices = set(Path("/dev").iterdir())
+    program = programs.script("write", "touch $1 && echo 1")
+    try:
+        reply = await programs.run(
+            program, str(place), policy=programs.policy(read_write_paths=("/",))
+        )
+        assert reply.response == 1
+        assert place.exists()
+    finally:
+        place.unlink(missing_ok=True)
+    assert set(Path("/dev").iterdir()) == devices
+
+
 async def test_a_prefix_in_somebody_elses_mounts_is_not_ours(
     programs: Programs, tmp_path: Path
 ) -> None:

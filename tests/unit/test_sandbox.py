@@ -127,6 +127,19 @@ def test_the_whole_root_comes_before_everything_that_lies_in_it() -> None:
     assert args.index("--ro-bind") < args.index("--proc")
 
 
+def test_the_deeper_of_two_mounts_comes_later() -> None:
+    args = args_of(ExecPolicy(), Mounts(("/a", "/a/b/c"), ("/a/b", "/a/b/c/d")))
+    places = [args[at + 1] for at, arg in enumerate(args) if arg in ("--ro-bind-try", "--bind")]
+    assert places == ["/a", "/a/b", "/a/b/c", "/a/b/c/d"]
+
+
+def test_a_writable_root_is_writable_and_hides_nothing_of_ours() -> None:
+    args = args_of(ExecPolicy(), Mounts((), ("/",)))
+    assert args.index("--bind") < args.index("--proc")
+    assert args.count("--bind") == 1
+    assert not has(args, "--remount-ro", "/")
+
+
 @pytest.mark.parametrize(("copy", "option"), [(True, "--ro-bind-data"), (False, "--ro-bind-fd")])
 def test_the_program_is_mounted_from_its_descriptor(copy: bool, option: str) -> None:
     pinned = PinnedFile(5, f"{PRIVATE_DIR}/bin/x", copy)
@@ -148,6 +161,26 @@ def test_paths_inside_others_are_not_bound_again(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     policy = ExecPolicy(read_only_paths=(f"{tmp_path}/a/b", f"{tmp_path}/a"))
     assert host_mounts(policy, (f"{tmp_path}/a/b",)).read_only == (f"{tmp_path}/a",)
+
+
+def test_what_is_read_only_inside_of_a_writable_path_is_bound_again(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    policy = ExecPolicy(
+        allow_prefixes=(f"{root}/w/bin", f"{root}/other"),
+        read_only_paths=(root, f"{root}/w/fixed", f"{root}/w/fixed/a", f"{root}/w/both"),
+        read_write_paths=(f"{root}/w", f"{root}/w/both"),
+    )
+    mounts = host_mounts(policy, ())
+    assert set(mounts.read_only) == {root, f"{root}/w/bin", f"{root}/w/fixed"}
+    assert mounts.read_write == policy.read_write_paths
+
+
+def test_no_link_is_made_in_a_writable_path(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    named = (f"{tmp_path}/real", f"{tmp_path}/link")
+    policy = ExecPolicy(read_only_paths=named, read_write_paths=(str(tmp_path),))
+    assert host_mounts(policy, ()) == Mounts((f"{tmp_path}/real",), (str(tmp_path),), ())
 
 
 def test_the_private_tmp_hides_no_path_that_is_named_below_it() -> None:
@@ -190,13 +223,14 @@ def pinned(resolved: str, requested: str, **changes: object) -> PinnedProgram:
 
 def test_a_sealed_program_runs_from_its_own_path() -> None:
     store = "/nix/store/x/bin/tool"
-    view = program_view(pinned(store, store, sealed=True), Neighbours(), bind_fd_supported=True)
+    program = pinned(store, store, sealed=True)
+    view = program_view(program, Neighbours(), Mounts(), bind_fd_supported=True)
     assert (view.path, view.pinned, view.links) == (store, None, ())
 
 
 def test_a_sealed_program_keeps_the_name_that_it_was_called_by() -> None:
     program = pinned("/nix/store/x/bin/coreutils", "/nix/store/x/bin/cat", sealed=True)
-    view = program_view(program, Neighbours(), bind_fd_supported=True)
+    view = program_view(program, Neighbours(), Mounts(), bind_fd_supported=True)
     assert view.path == f"{PRIVATE_DIR}/bin/cat"
     assert view.links == (("/nix/store/x/bin/coreutils", view.path),)
 
@@ -206,11 +240,33 @@ def test_any_other_program_runs_from_a_private_place(tmp_path: Path) -> None:
     (tmp_path / "bin/part").touch()
     (tmp_path / "lib").mkdir()
     program = pinned(f"{tmp_path}/bin/tool", f"{tmp_path}/bin/tool")
-    view = program_view(program, Neighbours(), bind_fd_supported=True)
+    mounts = Mounts((str(tmp_path),))
+    view = program_view(program, Neighbours(), mounts, bind_fd_supported=True)
     assert view.path == f"{PRIVATE_DIR}/bin/tool"
     assert view.pinned == PinnedFile(5, view.path, copy=True)
     assert (f"{tmp_path}/bin/part", f"{PRIVATE_DIR}/bin/part") in view.links
     assert (f"{tmp_path}/lib", f"{PRIVATE_DIR}/lib") in view.links
+
+
+@pytest.mark.parametrize(
+    ("shown", "named"),
+    [
+        (("bin/tool",), ()),
+        (("bin",), ("bin/part",)),
+        (("bin/tool", "lib/a"), ("lib",)),
+        (("bin/tool", "bin/part"), ("bin/part",)),
+    ],
+)
+def test_no_name_is_told_of_what_is_not_shown(
+    tmp_path: Path, shown: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    for name in ("bin/part", "lib/a", "private/letter"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    program = pinned(f"{tmp_path}/bin/tool", f"{tmp_path}/bin/tool")
+    mounts = Mounts(tuple(f"{tmp_path}/{path}" for path in shown))
+    view = program_view(program, Neighbours(), mounts, bind_fd_supported=True)
+    assert {path for _, path in view.links} == {f"{PRIVATE_DIR}/{name}" for name in named}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +282,7 @@ def test_large_and_unreadable_programs_are_bound_where_that_can_be(
     readable: bool, size: int, bind_fd: bool, copy: bool
 ) -> None:
     program = pinned("/nonexistent/x", "/nonexistent/x", readable=readable, size=size)
-    view = program_view(program, Neighbours(), bind_fd_supported=bind_fd)
+    view = program_view(program, Neighbours(), Mounts(), bind_fd_supported=bind_fd)
     assert view.pinned is not None
     assert view.pinned.copy is copy
 
