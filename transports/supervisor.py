@@ -28,6 +28,7 @@ from typing import Any
 __all__: list[str] = []
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_PDEATHSIG = 1
 _KILL_ROUNDS = 100_000
 
@@ -58,7 +59,7 @@ def _kill_tree(program: int) -> None:
     groups, own = {program}, os.getpgrp()
     for _ in range(_KILL_ROUNDS):
         for group in groups - {own}:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -68,7 +69,7 @@ def _kill_tree(program: int) -> None:
         select.select([], [], [], 0.001)
         groups = set()
         for pid in _tree():
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 groups.add(os.getpgid(pid))
                 os.kill(pid, signal.SIGKILL)
 
@@ -78,7 +79,10 @@ def _start(spec: dict[str, Any], program_fd: int, failed: int) -> int:
     if pid:
         return pid
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # What becomes another user, as a setuid program does, could not be killed.
+        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()

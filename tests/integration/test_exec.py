@@ -92,6 +92,16 @@ async def test_meta_says_what_ran_and_under_what(programs: Programs) -> None:
     assert limits["cpu"] == "rlimit"
 
 
+async def test_without_a_sandbox_no_program_becomes_another_user(programs: Programs) -> None:
+    # As root it could be ended nevertheless; anybody else would leave it running.
+    body = (
+        "while read -r name value; do [ $name = NoNewPrivs: ] && echo $value; done </proc/$$/status"
+    )
+    program = programs.script("privileges", body + "; exit 0")
+    reply = await programs.run(program, policy=programs.policy(sandbox="off"))
+    assert reply.response == 1
+
+
 async def test_without_a_sandbox_meta_says_so(programs: Programs) -> None:
     program = programs.script("one", "echo 1")
     reply = await programs.run(program, policy=programs.policy(sandbox="off"))
