@@ -232,6 +232,7 @@ class ProgramRunner:
                 memory,
                 policy.processes,
                 MEMORY_PLACES if policy.sandbox == "bubblewrap" else (),
+                policy.sandbox == "bubblewrap" and not policy.network,
             ),
             attach=None if group is None else group.add,
             stderr_sink=self._stderr_sink if policy.pass_stderr else None,

@@ -16,7 +16,7 @@ from typing import Final
 __all__ = ["filter_program"]
 
 # struct seccomp_data: the call's number, the architecture, then (after an address) the arguments.
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT, _THIRD_ARGUMENT = 0, 4, 16, 24, 32
 
 # Opcodes of classic BPF.
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -32,6 +32,8 @@ _AF_INET, _AF_INET6, _AF_NETLINK = 2, 10, 16
 
 # What SOCK_DGRAM and SOCK_RAW, which is the same to Unix sockets, have and the others have not.
 _SOCK_DGRAM: Final = 0x2
+
+_SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 
 _INIT: Final = 1
 
@@ -78,6 +80,7 @@ _X86_64: Final = MappingProxyType(
         "ptrace": 101,
         "request_key": 249,
         "setns": 308,
+        "setsockopt": 54,
         "shmget": 29,
         "socket": 41,
         "socketpair": 53,
@@ -99,6 +102,7 @@ _GENERIC: Final = MappingProxyType(
         "ptrace": 117,
         "request_key": 218,
         "setns": 268,
+        "setsockopt": 208,
         "shmget": 194,
         "socket": 198,
         "socketpair": 199,
@@ -161,6 +165,19 @@ def filter_program(machine: str, *, network: bool) -> bytes | None:
             numbers["socketpair"],
             _SECOND_ARGUMENT,
             [(_ANY_BIT, 0, 1, _SOCK_DGRAM), _fail(errno.ESOCKTNOSUPPORT)],
+        )
+        # What is in a socket's buffers is in no process either, so they stay as they are. Done by
+        # doing nothing: a size is a wish, which the kernel cuts to its own measure anyway.
+        steps += _on_argument(
+            numbers["setsockopt"],
+            _SECOND_ARGUMENT,
+            [
+                (_EQUAL, 0, 4, _SOL_SOCKET),
+                (_LOAD, 0, 0, _THIRD_ARGUMENT),
+                (_EQUAL, 1, 0, _SO_SNDBUF),
+                (_EQUAL, 0, 1, _SO_RCVBUF),
+                _fail(0),
+            ],
         )
     steps.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in steps)

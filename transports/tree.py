@@ -21,6 +21,7 @@ __all__ = [
     "kill_below",
     "memory_files",
     "proportional_memory",
+    "socket_memory",
     "tree_usage",
 ]
 
@@ -32,19 +33,26 @@ _INODE_BYTES = 1024
 # An init may keep itself to itself, its program hardly can.
 _LOOKED_INTO = 3
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# Page tables take a 512th of what is mapped at most, and are asked for only where that is much.
+_MUCH_MAPPED_BYTES = 1024**3
+# Hardly a program has more sockets than these, and nobody counts their buffers.
+_FREE_SOCKETS = 64
+_SOCKET_BYTES_FILE = "/proc/sys/net/core/wmem_default"
 
 
 @dataclass(frozen=True, slots=True)
 class TreeUsage:
     """One sample. `tasks` counts processes and threads; `max_cpu_s` is the busiest process's.
 
-    `memory_bytes` sums resident sets, so that pages which processes share count more than once.
+    `memory_bytes` sums resident sets, so that pages which processes share count more than once,
+    and `table_bytes`: page tables, as far as they are worth asking for.
     """
 
     pids: tuple[int, ...]
     tasks: int
     memory_bytes: int
     max_cpu_s: float
+    table_bytes: int = 0
 
 
 def descendants(root: int, limit: int = 1_000_000) -> list[int]:
@@ -98,15 +106,27 @@ def _signal(pid: int, number: int) -> None:
 def tree_usage(root: int, limit: int = 1_000_000) -> TreeUsage:
     """What the processes below `root` use; those that end meanwhile are left out."""
     pids = descendants(root, limit)
-    tasks = rss_pages = max_ticks = 0
+    tasks = rss_pages = max_ticks = table_bytes = 0
     for pid in pids:
         fields = _stat(pid)
         if fields is None:
             continue
         tasks += int(fields[17])
         rss_pages += int(fields[21])
+        if int(fields[20]) > _MUCH_MAPPED_BYTES:
+            table_bytes += _page_tables(pid)
         max_ticks = max(max_ticks, int(fields[11]) + int(fields[12]))
-    return TreeUsage(tuple(pids), tasks, rss_pages * _PAGE_BYTES, max_ticks / _TICKS_PER_S)
+    memory_bytes = rss_pages * _PAGE_BYTES + table_bytes
+    return TreeUsage(tuple(pids), tasks, memory_bytes, max_ticks / _TICKS_PER_S, table_bytes)
+
+
+def _page_tables(pid: int) -> int:
+    """Memory of a process that is in no resident set: a page read of nothing needs a table."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return next((int(ln.split()[1]) * 1024 for ln in file if ln.startswith(b"VmPTE:")), 0)
+    except OSError:
+        return 0
 
 
 def proportional_memory(usage: TreeUsage, files_bytes: int = 0) -> int:
@@ -128,7 +148,7 @@ def proportional_memory(usage: TreeUsage, files_bytes: int = 0) -> int:
         except OSError as exc:
             if isinstance(exc, PermissionError) or is_shortage(exc):
                 return usage.memory_bytes + files_bytes
-    return total_kb * 1024 + max(0, files_bytes - mapped_kb * 1024)
+    return total_kb * 1024 + usage.table_bytes + max(0, files_bytes - mapped_kb * 1024)
 
 
 def memory_files(pids: tuple[int, ...], places: tuple[str, ...], size: int) -> int:
@@ -146,6 +166,25 @@ def memory_files(pids: tuple[int, ...], places: tuple[str, ...], size: int) -> i
             for fs in found
             if fs.f_blocks * fs.f_frsize == size
         )
+    return 0
+
+
+def socket_memory(pids: tuple[int, ...]) -> int:
+    """What the buffers of all sockets may hold in the network that `pids` have to themselves.
+
+    The kernel tells how many there are and not what is in them, so this is the most that they can
+    hold at their default size.
+    """
+    for pid in pids[:_LOOKED_INTO]:
+        try:
+            with open(f"/proc/{pid}/net/sockstat", "rb") as file:
+                sockets = int(file.readline().split()[2])
+            if sockets <= _FREE_SOCKETS:
+                return 0
+            with open(_SOCKET_BYTES_FILE, "rb") as file:
+                return (sockets - _FREE_SOCKETS) * int(file.read())
+        except (OSError, ValueError, IndexError):
+            continue
     return 0
 
 

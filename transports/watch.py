@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transports.tree import memory_files, proportional_memory, tree_usage
+from transports.tree import memory_files, proportional_memory, socket_memory, tree_usage
 
 __all__ = ["Watch", "WatchLimits"]
 
@@ -24,11 +24,13 @@ class WatchLimits:
     """None is no limit. `tasks` counts processes and threads.
 
     `memory_places` are where the tree has file systems in memory of its own, as large as the limit.
+    `own_network`: all sockets of the network that it is in are the tree's.
     """
 
     memory_bytes: int | None = None
     tasks: int | None = None
     memory_places: tuple[str, ...] = ()
+    own_network: bool = False
 
 
 class Watch:
@@ -78,10 +80,13 @@ class Watch:
         exceeded = None
         if limits.tasks is not None and usage.tasks > limits.tasks:
             exceeded = "processes"
-        elif limits.memory_bytes is not None and memory > limits.memory_bytes:
-            # Processes that share pages look larger than they are.
-            memory = proportional_memory(usage, files)
+        elif limits.memory_bytes is not None:
             if memory > limits.memory_bytes:
+                # Processes that share pages look larger than they are.
+                memory = proportional_memory(usage, files)
+            # No part of the peak: it is what they can hold, not what they do.
+            buffers = socket_memory(usage.pids) if limits.own_network else 0
+            if memory + buffers > limits.memory_bytes:
                 exceeded = "memory"
         if memory:
             self.peak_memory_bytes = max(self.peak_memory_bytes or 0, memory)

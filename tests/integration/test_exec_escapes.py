@@ -153,3 +153,50 @@ async def test_a_prefix_in_somebody_elses_mounts_is_not_ours(
     finally:
         holder.kill()
         holder.communicate()
+
+
+@pytest.mark.parametrize("way", ["tables", "sockets"])
+async def test_memory_that_is_in_no_resident_set_counts(programs: Programs, way: str) -> None:
+    ways = {
+        # Each page that is read takes a table of its own, and no memory else.
+        "tables": """
+import mmap
+step = 2 * 1024 * 1024
+area = mmap.mmap(-1, 60_000 * step, flags=mmap.MAP_PRIVATE | 0x4000, prot=mmap.PROT_READ)
+area.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, len(area), step):
+    area[at]
+""",
+        "sockets": """
+import socket
+pairs = []
+for _ in range(1000):
+    pair = socket.socketpair()
+    pair[0].setblocking(False)
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    pairs.append(pair)
+    try:
+        while True:
+            pair[0].send(bytes(65536))
+    except BlockingIOError:
+        pass
+""",
+    }
+    body = ways[way] + "\nimport time\nprint(1, flush=True)\ntime.sleep(1000)"
+    failure = await programs.failure(
+        python(programs, body), policy=python_policy(programs, memory_mb=64)
+    )
+    assert failure.info.code == "exec_limit_exceeded"
+    assert failure.info.details is not None
+    assert failure.info.details["limit"] == "memory"
+
+
+async def test_many_idle_sockets_are_no_memory_worth_naming(programs: Programs) -> None:
+    body = """
+import socket, time
+pairs = [socket.socketpair() for _ in range(32)]
+time.sleep(0.1)
+print(len(pairs))
+"""
+    policy = python_policy(programs, memory_mb=32)
+    assert (await programs.run(python(programs, body), policy=policy)).response == 32

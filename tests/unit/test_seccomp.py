@@ -18,6 +18,7 @@ def verdict(
     number: int,
     argument: int = 0,
     second: int = 0,
+    third: int = 0,
     *,
     network: bool = False,
     arch: int = X86_64,
@@ -27,7 +28,7 @@ def verdict(
     code = filter_program(machine, network=network)
     assert code is not None
     steps = list(struct.iter_unpack("=HBBI", code))
-    data = struct.pack("<IIQQQQQQQ", number, arch, 0, argument, second, 0, 0, 0, 0)
+    data = struct.pack("<IIQQQQQQQ", number, arch, 0, argument, second, third, 0, 0, 0)
     accumulator = at = 0
     while True:
         opcode, true, false, k = steps[at]
@@ -75,6 +76,19 @@ def test_without_network_no_pair_of_sockets_can_send_to_an_address(flags: int) -
     assert verdict(53, 1, 2 | flags) == FAIL | errno.ESOCKTNOSUPPORT
     assert verdict(53, 1, 2 | flags, network=True) == ALLOW
     assert verdict(199, 1, 2 | flags, arch=AARCH64) == FAIL | errno.ESOCKTNOSUPPORT
+
+
+@pytest.mark.parametrize("arch", [X86_64, AARCH64])
+def test_without_network_the_buffers_of_sockets_keep_their_size(arch: int) -> None:
+    number = 54 if arch == X86_64 else 208
+    quiet = {
+        (level, option)
+        for level in range(8)
+        for option in range(64)
+        if verdict(number, 3, level, option, arch=arch) == FAIL
+    }
+    assert quiet == {(1, 7), (1, 8)}
+    assert verdict(number, 3, 1, 7, arch=arch, network=True) == ALLOW
 
 
 @pytest.mark.parametrize("network", [True, False])
