@@ -227,6 +227,28 @@ def test_a_fresh_account_has_no_runs_rather_than_an_error(mfm: Mfm) -> None:
     assert mfm("run", "status", "last", environ={"MFM_STORE": None}).code == 3
 
 
+@pytest.mark.parametrize("keys", ["absolute", "relative"])
+def test_an_op_runs_where_the_working_directory_was_removed(
+    mfm: Mfm, tmp_path: Path, keys: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "keys").mkdir()
+    named = f"{tmp_path}/keys" if keys == "absolute" else "keys"
+    command = [*COMMAND, "--json", "op", "keystore_list", "--keystore", named]
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *command],
+        env=mfm.environ,
+        cwd=tmp_path / "gone",
+        capture_output=True,
+        check=False,
+    )
+    document = json.loads(done.stdout)
+    if keys == "absolute":
+        assert document["status"] == "success"
+    else:
+        assert document["error"]["code"] == "keystore_dir_missing"
+
+
 def test_a_reader_that_leaves_early_is_no_failure(mfm: Mfm) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -253,7 +275,7 @@ def test_a_full_disk_is_told(mfm: Mfm) -> None:
             check=False,
         )
     assert done.returncode == 2
-    assert b"error[usage]: The output cannot be written." in done.stderr
+    assert done.stderr.count(b"error[usage]: The output cannot be written.") == 1
     assert b"Traceback" not in done.stderr
 
 
