@@ -279,6 +279,18 @@ def test_a_full_disk_is_told(mfm: Mfm) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def test_a_closed_standard_output_is_told_once(mfm: Mfm) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "ops", "list"],
+        env=mfm.environ,
+        cwd=mfm.directory,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count(b"error[usage]: The output cannot be written.") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
