@@ -61,7 +61,8 @@ class ChildResult:
     128 + n, which a program can also return by itself. For `not_started`, `stderr` is the
     launcher's own and `exec_errno` the kernel's reason where it is known. `limit` names what was
     exceeded (`processes`, `memory`). `cpu_s` is the busiest process's CPU time as last seen.
-    `clean` is False when the kernel did not let the tree die in time.
+    `clean` is False when the kernel did not let the tree die in time. `reported`: the launcher told
+    of a child.
     """
 
     ending: Ending
@@ -75,3 +76,4 @@ class ChildResult:
     peak_memory_bytes: int | None
     duration_ms: int
     clean: bool
+    reported: bool = True

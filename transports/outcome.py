@@ -100,7 +100,7 @@ def not_started(result: ChildResult, where: Mapping[str, Json]) -> TransportFail
     if result.exec_errno is not None:
         return spawn_failure(_SPAWN_REASONS.get(result.exec_errno, "exec"), where)
     if not result.stderr:
-        return sandbox_unavailable("limits")
+        return sandbox_unavailable("limits" if result.reported else "setup_failed")
     complaint = read_complaint(result.stderr)
     if complaint.trouble == "exec":
         return spawn_failure(complaint.reason, where)

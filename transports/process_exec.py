@@ -164,6 +164,7 @@ class _Run:
             peak_memory_bytes=None if self._watch is None else self._watch.peak_memory_bytes,
             duration_ms=int((time.monotonic() - self._began) * 1000),
             clean=self._clean,
+            reported="child-pid" in self._told,
         )
 
     def close(self) -> None:
@@ -189,12 +190,12 @@ class _Run:
         *lines, self._status_tail = (self._status_tail + chunk).split(b"\n")
         for line in lines:
             document = parse_status(line)
-            if document is None:
-                # No launcher that we know: nothing tells what it is about to do.
+            self._told.update(document or {})
+            if document is None or not self._told.keys() & {"child-pid", "exec-errno"}:
+                # No launcher that we know: nothing tells what it is about to do, or held it back.
                 self.end("not_started")
                 self._insist()
                 return
-            self._told.update(document)
             if "child-pid" in document:
                 self._on_init(document["child-pid"])
         if "exit-code" in self._told:
@@ -273,12 +274,8 @@ class _Run:
         if self._kill_by == "gate" and self._popen.returncode < 0:
             # The supervisor's tree is nobody's now: what was seen of it has to do.
             seen = () if self._watch is None else self._watch.pids
-            hunt({*seen, *self._seen_program()})
+            hunt({*seen, *(pid for key, pid in self._told.items() if key == "program-pid")})
         self._check_finished()
-
-    def _seen_program(self) -> tuple[int, ...]:
-        pid = self._told.get("program-pid")
-        return () if pid is None else (pid,)
 
     def _check_finished(self) -> None:
         if self.finished.done() or not self._launcher_gone:
