@@ -257,11 +257,11 @@ def _interpreter_roots(head: bytes, size: int, path: str, policy: ExecPolicy) ->
                 reason="exec_format",
                 program_path=path,
             )
-        owner, head, size = _check_interpreter(os.fsdecode(interpreter), policy)
+        owner, head, size = _check_interpreter(os.fsdecode(interpreter), path, policy)
         roots.append(owner)
         if not head:
             return roots
-    raise _interpreter_failure()
+    raise _interpreter_failure(path)
 
 
 def _is_native(head: bytes, size: int) -> bool:
@@ -274,29 +274,34 @@ def _own_head() -> bytes:
         return own.read(HEAD_BYTES)
 
 
-def _check_interpreter(interpreter: str, policy: ExecPolicy) -> tuple[str, bytes, int]:
-    """Its root, head and size; no head where it may be run but not read, as native ones may."""
+def _check_interpreter(interpreter: str, script: str, policy: ExecPolicy) -> tuple[str, bytes, int]:
+    """Its root, head and size; no head where it may be run but not read, as native ones may.
+
+    `script` is the program that leads to it.
+    """
     if not interpreter.startswith("/"):
-        raise _interpreter_failure()
+        raise _interpreter_failure(script)
     try:
         fd, resolved = _open_resolved(interpreter)
     except TransportFailure:
-        raise _interpreter_failure() from None
+        raise _interpreter_failure(script) from None
     try:
         owner = _owner(resolved, policy.allow_prefixes + policy.read_only_paths)
         if owner is None:
-            raise _interpreter_failure()
+            raise _interpreter_failure(script)
         info = _require_executable(fd, resolved)
         return owner, _read_head(fd) or b"", info.st_size
     finally:
         os.close(fd)
 
 
-def _interpreter_failure() -> TransportFailure:
+def _interpreter_failure(script: str) -> TransportFailure:
     return _failure(
         "exec_program_not_allowed",
-        "the script's interpreter lies under no allowed prefix and no read-only path",
+        "the interpreter that the script's #! line names is not there, or lies under no allowed "
+        "prefix and no read-only path",
         reason="interpreter",
+        program_path=script,
     )
 
 

@@ -195,7 +195,8 @@ _EXEC: tuple[_Row, ...] = (
     ("exec_request_invalid", "IoError.Transport", _PARSING, False, "pointer reason",
      "Correct the request at the named place; docs/exec.md describes it."),
     ("exec_program_not_allowed", "IoError.Transport", _PARSING, False, "program_path reason",
-     "Add the program's directory to `[exec] allow_prefixes` in your own configuration."),
+     ("Add the program's directory, or a script's interpreter, to `[exec] allow_prefixes` in your "
+      "own configuration.")),
     ("exec_program_missing", "IoError.Transport", _PARSING, False, "program_path",
      ("There is no such file; give the absolute path of a program. If Nix collected it since it "
       "was resolved, fork from the state that resolves it.")),

@@ -424,7 +424,7 @@ async def test_a_scripts_interpreter_must_be_allowed_too(
     script.chmod(0o755)
     failure = await programs.failure(str(script))
     assert code(failure) == "exec_program_not_allowed"
-    assert failure.info.details["reason"] == "interpreter"
+    assert failure.info.details == {"reason": "interpreter", "program_path": str(script)}
     allowed = programs.policy(read_only_paths=(str(outside),))
     assert (await programs.run(str(script), policy=allowed)).response == 1
 
