@@ -76,8 +76,6 @@ def run(arguments: Sequence[str], begin: Callable[[], None] = lambda: None) -> i
         _discard(sys.stdout)
         return 0
     except OSError as error:
-        # What it did not take would fail once more, and be told twice.
-        _discard(sys.stdout)
         return _fail(error, session, as_json=False)
     return code
 
