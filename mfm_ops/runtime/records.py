@@ -160,7 +160,8 @@ class RunHistory:
     def failure(self) -> StateError | None:
         """Why the run failed, or the last failure so far.
 
-        The run's own error comes first, then a state's; those that were only stopped come last.
+        The run's own error comes first, then a state's: one that is final before one that would
+        have been tried again had another not ended the run. Those that were only stopped come last.
         """
         if self.run_error is not None:
             return StateError(info=self.run_error)
@@ -176,6 +177,9 @@ class RunHistory:
         )
 
 
-def _tells_why(state: StateRecord) -> tuple[bool, int]:
-    stopped = state.error is not None and state.error.info.code in STOPPED
-    return not stopped, state.ended_seq
+def _tells_why(state: StateRecord) -> tuple[bool, bool, int, int]:
+    assert state.error is not None, "only what failed is asked why"
+    info = state.error.info
+    # Which of the retryable ones was the last straw the log does not say: the most tried one.
+    tried = state.charged if info.retryable else 0
+    return info.code not in STOPPED, not info.retryable, tried, state.ended_seq

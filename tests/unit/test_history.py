@@ -41,8 +41,12 @@ def completed(state: str = "a", snapshot: ArtifactId = OTHER_ID) -> Make:
     return lambda seq: kernel(RUN, seq, body)
 
 
-def failed(state: str = "a", code: str = "flaky") -> Make:
-    info = error_info(ORPHANED, "it died") if code == ORPHANED else failure(code).info
+def failed(state: str = "a", code: str = "flaky", *, retryable: bool = True) -> Make:
+    info = (
+        error_info(ORPHANED, "it died")
+        if code == ORPHANED
+        else failure(code, retryable=retryable).info
+    )
     error = StateError(state_id=sid(state), info=info)
     body = ev.StateFailed(state_id=sid(state), error=error, failure_snapshot_id=None)
     return lambda seq: kernel(RUN, seq, body)
@@ -199,6 +203,16 @@ def test_the_failure_that_counts_is_the_last_in_the_stream_whatever_the_clock_sa
     last = fold(RUN, envelopes).failure
     assert last is not None
     assert last.state_id == B
+
+
+@pytest.mark.parametrize("final", [failed("a", retryable=False), failed("a")])
+def test_a_failure_that_ended_the_run_tells_more_than_one_that_awaited_its_next_attempt(
+    final: Make,
+) -> None:
+    first = (entered("a"), failed("a"), entered("a", attempt=1), entered("b"))
+    last = told(started(), *first, final, failed("b"), over(RunStatus.Failed)).failure
+    assert last is not None
+    assert last.state_id == A
 
 
 # Drivers and control
