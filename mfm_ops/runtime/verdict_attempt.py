@@ -3,6 +3,7 @@
 What differs from the record is found in `verdict_compare`.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 from mfm_ops.machine.canonical import artifact_id_for_bytes, canonical_json_bytes
@@ -93,7 +94,7 @@ class AttemptFacts:
         self._seqs = seqs
         self._reached = entered_seq
         self._ended_seq = ended_seq
-        self.asked: set[FactKey] = set()
+        self._asked: Counter[FactKey] = Counter()
 
     def get(self, key: FactKey) -> BoundFact | None:
         """See `RecordedFacts.get`."""
@@ -101,9 +102,18 @@ class AttemptFacts:
         fact = self._facts.get(key)
         if fact is None or seq > self._ended_seq:
             return None
-        self.asked.add(key)
+        self._asked[key] += 1
         self._reached = max(self._reached, seq)
         return fact
+
+    def gave_none(self, key: FactKey) -> None:
+        """What was asked for under `key` last was not what is recorded there."""
+        self._asked[key] -= 1
+
+    @property
+    def asked(self) -> frozenset[FactKey]:
+        """The facts that answered, though something else may have been asked for as well."""
+        return frozenset(key for key, times in self._asked.items() if times > 0)
 
     def seen(self, key: FactKey) -> BoundFact | None:
         """The fact under `key` if it was bound by now."""
@@ -183,7 +193,7 @@ class AttemptIo(ReplayIo):
         offered: bytes | None = None,
         default_prefix: str | None = None,
     ) -> None:
-        self.seen_facts.asked.discard(key)
+        self.seen_facts.gave_none(key)
         self.troubles.append(Trouble(str(failure.info.code), key, offered, default_prefix))
 
 
@@ -245,7 +255,7 @@ async def replay_attempt(
         snapshot,
         error,
         tuple(collected.events),
-        frozenset(io.seen_facts.asked),
+        io.seen_facts.asked,
         tuple(io.troubles),
     )
 

@@ -250,6 +250,22 @@ async def test_a_failure_that_a_handler_caught_is_caught_again(scene: Scene) -> 
     assert "facts that were not recorded" in verdict.notes[0]
 
 
+@pytest.mark.parametrize("second", ["value", "call"])
+async def test_a_conflict_that_a_handler_caught_is_no_divergence(scene: Scene, second: str) -> None:
+    async def first_wins(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+        await io.record_value(FactKey("k"), 1)
+        try:
+            if second == "value":
+                await io.record_value(FactKey("k"), 2)
+            else:
+                await io.call(ask("q", "k"))
+        except IoFailure as failure:
+            ctx.write(ContextKey("code"), str(failure.info.code))
+
+    await scene.record(chain_of(reads(first_wins)))
+    assert (await scene.replay()).verdict == "reproduced"
+
+
 async def test_a_run_that_was_a_replay_itself_is_reproduced_from_its_source(scene: Scene) -> None:
     tries = itertools.count()
 
