@@ -5,7 +5,7 @@ variants as well. Which fields there are is left to the seed's modules.
 """
 
 from functools import cache
-from typing import Annotated, Any, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, Self, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, model_validator
 
@@ -30,10 +30,15 @@ U32 = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
 U64 = Annotated[int, Field(strict=True, ge=0, le=MAX_SAFE_INTEGER)]
 
 
+# A `StrEnum` is a `str`, an `IntEnum` an `int`.
+_BASES: Final[tuple[type, ...]] = (dict, list, int, str, float)
+
+
 def _checked(value: Any) -> Any:
     """Refuse what has no canonical form, whoever built the model.
 
-    Stored bytes passed the strict parser already; this is for values made in Python.
+    Stored bytes passed the strict parser already; this is for values made in Python. As for the
+    encoder, instances of subclasses count as their base value.
     """
     pending = [value]
     # Containers are looked into once: a list that holds itself is left to the encoder's bound.
@@ -43,6 +48,8 @@ def _checked(value: Any) -> Any:
         kind = type(item)
         if kind is str or kind is bool or item is None:
             continue
+        if kind not in _BASES:
+            kind = next((base for base in _BASES if issubclass(kind, base)), kind)
         if kind is dict or kind is list:
             if id(item) in seen:
                 continue
@@ -58,7 +65,7 @@ def _checked(value: Any) -> Any:
                 raise ValueError("json_integer_range")
         elif kind is float:
             raise ValueError("json_float")
-        elif not isinstance(item, str):
+        elif kind is not str:
             raise ValueError("json_unsupported_type")
     return value
 

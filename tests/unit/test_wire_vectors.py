@@ -2,6 +2,8 @@
 
 import importlib
 import json
+from collections import Counter, OrderedDict, defaultdict
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from mfm_ops.machine.canonical import (
     parse_strict,
 )
 from mfm_ops.machine.events import DomainEvent
+from mfm_ops.machine.ids import OpId
 
 MODULES = ("ids", "config", "meta", "errors", "events", "io", "state", "plan", "stores", "engine")
 FILES = Path(__file__).parents[1] / "vectors"
@@ -143,3 +146,27 @@ def test_a_value_that_holds_itself_is_looked_at_once() -> None:
     endless.extend([endless, endless, 1.5])
     with pytest.raises(ValidationError, match="json_float"):
         TypeAdapter(DomainEvent).validate_python({"name": "x", "payload": endless})
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize(
+    ("payload", "stored"),
+    [
+        (Counter("abba"), {"a": 2, "b": 2}),
+        (OrderedDict(b=[Level.HIGH], a=None), {"a": None, "b": [3]}),
+        ({OpId("a"): OpId("b")}, {"a": "b"}),
+    ],
+)
+def test_a_value_of_a_subclass_is_taken_as_the_encoder_takes_it(payload: Any, stored: Any) -> None:
+    event = DomainEvent(name="x", payload=payload)
+    assert event.model_dump(mode="json")["payload"] == stored
+    assert canonical_json_bytes(event.payload) == canonical_json_bytes(stored)
+
+
+@pytest.mark.parametrize("payload", [defaultdict(int, a=1.5), OrderedDict(a=2**53), Counter([1])])
+def test_a_value_of_a_subclass_is_looked_into(payload: Any) -> None:
+    with pytest.raises(ValidationError, match="json_"):
+        DomainEvent(name="x", payload=payload)
