@@ -26,7 +26,7 @@ from mfm_ops.runtime.context import Delta, Snapshot, StagedContext, member_prefi
 from mfm_ops.runtime.handler_failures import causes_of, info_of
 from mfm_ops.runtime.interrupted import Outside
 from mfm_ops.runtime.live_io import EffectInDoubt, LiveIo
-from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets
+from mfm_ops.runtime.persist import Persister, Refused, refuse_secrets_aside
 from mfm_ops.runtime.recorder import AttemptRecorder
 from mfm_ops.runtime.redact import safe_error
 from mfm_ops.runtime.running import RunningState
@@ -173,7 +173,7 @@ async def _checkpoint(base: Snapshot, delta: Delta, persister: Persister) -> Sna
     for key, fragment in delta.items():
         if fragment is not None:
             # Key and value together: a key such as `api_key` makes its value a secret.
-            refuse_secrets(b"{" + member_prefix(key) + fragment + b"}")
+            await refuse_secrets_aside(b"{" + member_prefix(key) + fragment + b"}")
     snapshot = base.apply(delta)
     stored_id = await persister.trusted(ArtifactKind.ContextSnapshot, snapshot.canonical_bytes())
     snapshot.stored_as(stored_id)

@@ -2,12 +2,13 @@
 
 import anyio
 
+from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import IoError, IoFailure
 from mfm_ops.machine.ids import ArtifactId, FactKey, RunId
 from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.transport import LiveIoEnv
-from mfm_ops.runtime.persist import Refused, scanned_canonical_bytes
+from mfm_ops.runtime.persist import Refused, scanned_aside, scanned_canonical_bytes
 
 __all__ = [
     "ambient_key",
@@ -16,6 +17,7 @@ __all__ = [
     "one_at_a_time",
     "refuse_key",
     "request_bytes",
+    "request_bytes_aside",
 ]
 
 
@@ -41,12 +43,21 @@ def request_bytes(call: IoCall) -> bytes:
         IoFailure: `io_request_invalid` or `secrets_detected`.
     """
     try:
-        return scanned_canonical_bytes(
-            {"namespace": call.namespace, "request": call.request},
-            "io_request_invalid",
-        )
+        return scanned_canonical_bytes(_identity(call), "io_request_invalid")
     except Refused as refused:
         raise IoFailure(IoError(Other=refused.info)) from None
+
+
+async def request_bytes_aside(call: IoCall) -> bytes:
+    """`request_bytes`, scanned in a worker thread where it would hold up the event loop."""
+    try:
+        return await scanned_aside(_identity(call), "io_request_invalid")
+    except Refused as refused:
+        raise IoFailure(IoError(Other=refused.info)) from None
+
+
+def _identity(call: IoCall) -> Json:
+    return {"namespace": call.namespace, "request": call.request}
 
 
 def refuse_key(key: FactKey) -> None:

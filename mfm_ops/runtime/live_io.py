@@ -38,7 +38,7 @@ from mfm_ops.runtime.fact_keys import (
     default_key,
     one_at_a_time,
     refuse_key,
-    request_bytes,
+    request_bytes_aside,
 )
 from mfm_ops.runtime.facts import BoundFact, FactIndex, remarks_of
 from mfm_ops.runtime.linked import EngineTransport, LinkedReply
@@ -106,7 +106,7 @@ class LiveIo:
         self._refuse_when_over()
         if self._env.side_effects is SideEffectKind.Pure:
             raise IoFailure(IoError(Other=error_info("io_pure_state", "a pure state called out")))
-        request = request_bytes(call)
+        request = await request_bytes_aside(call)
         key = call.fact_key or default_key(
             call.namespace, self._env, artifact_id_for_bytes(request)
         )
@@ -119,6 +119,7 @@ class LiveIo:
                 return await self._recorded(bound)
             transport = self._router.transport_for(call.namespace)
             request_id = await self._run.persister.trusted(REQUEST_KIND, request)
+            self._refuse_when_over()
             if self._effect and not isinstance(transport, EngineTransport):
                 await self._announce(key, request_id)
             # What was recorded is what is asked: the caller may still hold the request.
@@ -214,6 +215,8 @@ class LiveIo:
         payload: dict[str, Json] = {"key": str(key), "request_id": str(request_id)}
         self._add(DomainEvent(name=EVENT_IO_INTENT, payload=payload))
         await self._run.writer.flush()
+        # The attempt may have ended meanwhile: it waits for no effect that has not begun.
+        self._refuse_when_over()
         self.in_doubt[key] = request_id
 
     def _settled(self, key: FactKey) -> None:

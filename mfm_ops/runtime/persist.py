@@ -26,6 +26,8 @@ __all__ = [
     "Persister",
     "Refused",
     "refuse_secrets",
+    "refuse_secrets_aside",
+    "scanned_aside",
     "scanned_canonical_bytes",
 ]
 
@@ -78,6 +80,24 @@ def refuse_secrets(data: bytes) -> None:
         )
 
 
+async def refuse_secrets_aside(data: bytes) -> None:
+    """`refuse_secrets`, in a worker thread where it would hold up the event loop."""
+    if len(data) <= SCANNED_IN_LOOP_BYTES:
+        refuse_secrets(data)
+    else:
+        await anyio.to_thread.run_sync(refuse_secrets, data)
+
+
+async def scanned_aside(value: Json, invalid_code: str, *, depth: int = 0) -> bytes:
+    """`scanned_canonical_bytes`, scanned as by `refuse_secrets_aside`.
+
+    The bytes are those of `value` as it is when this is called.
+    """
+    data = _canonical_bytes(value, invalid_code, depth)
+    await refuse_secrets_aside(data)
+    return data
+
+
 def _canonical_bytes(value: Json, invalid_code: str, depth: int = 0) -> bytes:
     nested = value
     for _ in range(depth):
@@ -110,13 +130,8 @@ class Persister:
         )
 
     async def scanned(self, value: Json, invalid_code: str) -> bytes:
-        """`scanned_canonical_bytes`, in a worker thread where it would hold up the event loop."""
-        data = _canonical_bytes(value, invalid_code)
-        if len(data) <= SCANNED_IN_LOOP_BYTES:
-            refuse_secrets(data)
-        else:
-            await anyio.to_thread.run_sync(refuse_secrets, data)
-        return data
+        """See `scanned_aside`."""
+        return await scanned_aside(value, invalid_code)
 
     async def json(
         self, kind: ArtifactKind, value: Json, *, invalid_code: str = "io_request_invalid"

@@ -16,7 +16,12 @@ from mfm_ops.machine.events import (
     is_engine_owned,
 )
 from mfm_ops.machine.ids import ArtifactId, StateId
-from mfm_ops.runtime.persist import DEPTH_OF_PAYLOAD, Refused, scanned_canonical_bytes
+from mfm_ops.runtime.persist import (
+    DEPTH_OF_PAYLOAD,
+    Refused,
+    scanned_aside,
+    scanned_canonical_bytes,
+)
 from mfm_ops.runtime.profile import keeps
 
 __all__ = ["AttemptRecorder", "DomainSink"]
@@ -64,7 +69,7 @@ class AttemptRecorder:
     async def emit_many(self, events: Sequence[DomainEvent]) -> None:
         """See `EventRecorder.emit_many`."""
         self._refuse_when_over()
-        checked = [_checked(event) for event in events]
+        checked = [await _checked(event) for event in events]
         for event in checked:
             await self._refuse_strays(event)
         self._refuse_when_over()
@@ -84,7 +89,7 @@ class AttemptRecorder:
                 raise _invalid("the event names an artifact that is not stored", "unknown_artifact")
 
 
-def _checked(event: DomainEvent) -> DomainEvent:
+async def _checked(event: DomainEvent) -> DomainEvent:
     """The event as it was checked: its emitter may still change the payload that it gave."""
     if is_engine_owned(event.name):
         raise RunFailure(
@@ -95,7 +100,7 @@ def _checked(event: DomainEvent) -> DomainEvent:
             )
         )
     try:
-        data = scanned_canonical_bytes(event.payload, "event_invalid", depth=DEPTH_OF_PAYLOAD)
+        data = await scanned_aside(event.payload, "event_invalid", depth=DEPTH_OF_PAYLOAD)
         scanned_canonical_bytes(event.name, "event_invalid")
     except Refused as refused:
         raise RunFailure(RunError(Other=refused.info)) from None

@@ -23,7 +23,12 @@ from mfm_ops.machine.config import (
 from mfm_ops.machine.context import DynContext
 from mfm_ops.machine.engine import RunPhase, RunResult
 from mfm_ops.machine.errors import MfmFailure
-from mfm_ops.machine.events import EVENT_DEADLINE_EXCEEDED, EVENT_EFFECT_UNKNOWN
+from mfm_ops.machine.events import (
+    EVENT_DEADLINE_EXCEEDED,
+    EVENT_EFFECT_UNKNOWN,
+    EVENT_IO_INTENT,
+    DomainEvent,
+)
 from mfm_ops.machine.ids import ContextKey, RunId
 from mfm_ops.machine.io import IoCall, IoProvider
 from mfm_ops.machine.plan import ExecutionPlan
@@ -31,6 +36,7 @@ from mfm_ops.machine.recorder import EventRecorder
 from mfm_ops.machine.transport import LiveIoEnv
 from mfm_ops.runtime.control import Requester, resolve_effect
 from mfm_ops.runtime.history import StateStatus
+from mfm_ops.runtime.persist import refuse_secrets
 from mfm_ops.runtime.records import Resolution
 from tests.support import (
     Bench,
@@ -476,6 +482,50 @@ class EngineParallelSuite:
         assert result.phase is RunPhase.Completed
         assert refused == ["io_attempt_over"] * 3
         assert await bench.fact_map(result.run_id) == {}
+
+    async def test_an_effect_that_outlives_its_handler_does_not_begin(self, store: Store) -> None:
+        refused: list[str] = []
+
+        async def leak(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            async def later() -> None:
+                try:
+                    # So large that it is scanned while the handler returns.
+                    await io.call(ask("pay " * 50_000))
+                except Exception as error:  # noqa: BLE001 - whatever refuses it
+                    refused.append(code_of(error))
+
+            tasks.start_soon(later)
+            await checkpoint()
+
+        bench = a_bench(store)
+        async with anyio.create_task_group() as tasks:
+            result = await bench.start(unordered(s=effect(leak)))
+        assert result.phase is RunPhase.Completed
+        assert refused == ["io_attempt_over"]
+        assert bench.world.calls == []
+        assert EVENT_IO_INTENT not in await bench.names(result.run_id)
+
+    async def test_what_is_large_is_scanned_beside_the_event_loop(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        aside: list[Any] = []
+        run_sync = anyio.to_thread.run_sync
+
+        async def seen(work: Any, *arguments: Any) -> Any:
+            aside.append(work)
+            return await run_sync(work, *arguments)
+
+        monkeypatch.setattr("mfm_ops.runtime.persist.anyio.to_thread.run_sync", seen)
+        large = "zzz " * 20_000
+
+        async def handle(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            ctx.write(ContextKey("large"), large)
+            await rec.emit(DomainEvent(name="large", payload=large))
+            await io.call(ask(large))
+
+        assert (await a_bench(store).start(unordered(s=reads(handle)))).phase is RunPhase.Completed
+        # The value, the event, the request and the answer.
+        assert aside.count(refuse_secrets) == 4
 
 
 def code_of(error: Exception) -> str:
