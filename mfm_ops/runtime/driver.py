@@ -58,7 +58,8 @@ class Liveness(StrEnum):
 def liveness(driver: Json) -> Liveness:
     """Whether the process that an `mfm.driver` payload describes is at work.
 
-    One of an earlier boot is gone; on another host, or in another PID namespace, it is unknown.
+    One of an earlier boot is gone; on another host, in another PID namespace, or where /proc hides
+    the processes of others, it is unknown.
     """
     if not isinstance(driver, dict):
         return Liveness.gone
@@ -70,8 +71,12 @@ def liveness(driver: Json) -> Liveness:
     if driver.get("pid_ns") != here.pid_ns:
         return Liveness.unknown
     pid, started = driver.get("pid"), driver.get("started")
-    lives = isinstance(pid, int) and _start_time(pid) == started
-    return Liveness.alive if lives else Liveness.gone
+    if not isinstance(pid, int):
+        return Liveness.gone
+    began = _start_time(pid)
+    if began is None and _is_hidden(pid):
+        return Liveness.unknown
+    return Liveness.alive if began == started else Liveness.gone
 
 
 def is_alive(driver: Json) -> bool:
@@ -95,6 +100,18 @@ def _start_time(pid: int) -> int | None:
     # The command name may hold spaces and brackets; the fields go on after the last one.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process that /proc does not show us (`hidepid`): somebody else's."""
+    try:
+        # Signal 0 is sent to nobody; 0 and below would mean whole groups.
+        os.kill(max(pid, 1), 0)
+    except PermissionError:
+        return pid > 0
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def _start_time_without_proc(pid: int) -> int | None:

@@ -72,6 +72,23 @@ def test_a_later_process_with_the_same_pid_is_another_one(
     assert not is_alive(marked)
 
 
+def test_a_process_that_proc_hides_may_be_at_work(
+    here: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(pid: int, signal: int) -> None:
+        assert (pid, signal) == (2**22 + 1, 0)
+        raise PermissionError
+
+    # As `hidepid` shows somebody else's process: there is no entry, and it may not be signalled.
+    monkeypatch.setattr(os, "kill", kill)
+    assert liveness({**here, "pid": 2**22 + 1}) is Liveness.unknown
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**70, True, None])
+def test_what_is_no_process_id_is_dead(here: dict[str, Any], pid: Json) -> None:
+    assert not is_alive({**here, "pid": pid, "started": 1})
+
+
 def test_a_driver_of_an_earlier_boot_is_dead(here: dict[str, Any]) -> None:
     assert not is_alive({**here, "boot_id": "another"})
 
