@@ -211,7 +211,10 @@ def _open_for_writing(place: Place) -> apsw.Connection:
     _check_room(place)
     connection = connect(place)
     try:
+        # Whoever closes a file last writes the log into it: not if it is somebody else's.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         found = file_format(connection, place.name)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         # Not before the file is known to be ours: this changes it.
         if not _use_log(connection):
             raise refused("store_unavailable", place.name, "no_write_ahead_log")

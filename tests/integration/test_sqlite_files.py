@@ -81,6 +81,23 @@ def test_another_applications_database_is_refused_and_kept(path: Path, mark: str
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_log_of_another_applications_database_is_not_written_into_it(
+    path: Path, read_only: bool
+) -> None:
+    living = path.with_name("living.sqlite")
+    connection = apsw.Connection(str(living))
+    connection.pragma("journal_mode", "wal")
+    connection.execute("CREATE TABLE things (thing)")
+    # As a killed process leaves it.
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{living}{suffix}", f"{path}{suffix}")
+    connection.close()
+    before = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    assert code_of(lambda: open_sqlite_store(path, read_only=read_only)) == "store_not_mfm"
+    assert (path.read_bytes(), Path(f"{path}-wal").read_bytes()) == before
+
+
 def test_an_empty_file_becomes_a_store(path: Path) -> None:
     path.write_bytes(b"")
     assert code_of(lambda: open_sqlite_store(path, read_only=True)) == "store_not_mfm"
