@@ -439,6 +439,9 @@ class FaultyStore:
     def stage(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         return self.inner.stage(kind, data)
 
+    async def stage_large(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        return await self.inner.stage_large(kind, data)
+
     async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         return await self.inner.put(kind, data)
 

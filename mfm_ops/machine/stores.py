@@ -101,8 +101,11 @@ class StagingArtifactStore(ArtifactStore, Protocol):
 
         Readable through this store immediately. A process that dies before the append leaves no
         trace of it, which is safe since no event can name it yet. Callers keep to small
-        artifacts (`stage_limit_bytes`); larger ones go through `put`.
+        artifacts (`stage_limit_bytes`); larger ones go through `stage_large`.
         """
+
+    async def stage_large(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        """As `stage`, for data of any size: the IO that it needs is done, and no commit made."""
 
     @property
     def stage_limit_bytes(self) -> int:

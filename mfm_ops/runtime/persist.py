@@ -124,10 +124,8 @@ class Persister:
 
     def __init__(self, artifacts: ArtifactStore) -> None:
         self._artifacts = artifacts
-        self._stage = artifacts.stage if isinstance(artifacts, StagingArtifactStore) else None
-        self._stage_limit = (
-            artifacts.stage_limit_bytes if isinstance(artifacts, StagingArtifactStore) else 0
-        )
+        self._staging = artifacts if isinstance(artifacts, StagingArtifactStore) else None
+        self._stage_limit = self._staging.stage_limit_bytes if self._staging else 0
 
     async def scanned(self, value: Json, invalid_code: str) -> bytes:
         """See `scanned_aside`."""
@@ -144,9 +142,11 @@ class Persister:
 
     async def trusted(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         """Store bytes that were scanned already, or that are no JSON (random bytes)."""
-        if self._stage is not None and len(data) <= self._stage_limit:
-            return self._stage(kind, data)
-        return await self._artifacts.put(kind, data)
+        if self._staging is None:
+            return await self._artifacts.put(kind, data)
+        if len(data) <= self._stage_limit:
+            return self._staging.stage(kind, data)
+        return await self._staging.stage_large(kind, data)
 
     async def load_json(self, artifact_id: ArtifactId) -> Json:
         """The value of a stored JSON artifact.

@@ -144,7 +144,15 @@ class MemoryStore:
     def stage(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         self._check_open()
         if len(data) > _STAGE_LIMIT_BYTES:
-            raise ValueError("the artifact is larger than stage_limit_bytes; put it")
+            raise ValueError("the artifact is larger than stage_limit_bytes; stage_large it")
+        return self._keep(kind, data)
+
+    async def stage_large(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        await checkpoint_if_cancelled()
+        self._check_open()
+        return self._keep(kind, data)
+
+    def _keep(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         artifact_id = artifact_id_for_bytes(data)
         if artifact_id not in self._artifacts:
             self._artifacts[artifact_id] = (kind, bytes(data))

@@ -215,12 +215,19 @@ class SqliteStore:
     def stage(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         self._check_writable()
         if len(data) > _INLINE_BYTES:
-            raise ValueError("the artifact is larger than stage_limit_bytes; put it")
+            raise ValueError("the artifact is larger than stage_limit_bytes; stage_large it")
         artifact_id = artifact_id_for_bytes(data)
         self._queue.stage(NewArtifact(artifact_id, _kind_text(kind), len(data), bytes(data)))
         return artifact_id
 
     async def put(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
+        artifact_id = await self.stage_large(kind, data)
+        # Where the commit fails it stays staged: another put of these bytes may wait for it.
+        if self._queue.staged(artifact_id) is not None:
+            await self._queue.commit(None)
+        return artifact_id
+
+    async def stage_large(self, kind: ArtifactKind, data: bytes) -> ArtifactId:
         self._check_writable()
         artifact_id = await self._digest(data)
         body: bytes | None = bytes(data)
@@ -233,9 +240,7 @@ class SqliteStore:
             await anyio.to_thread.run_sync(self._blobs.write, artifact_id, data)
             self._check_writable()
             body = None
-        # Where the commit fails it stays staged: another put of these bytes may wait for it.
         self._queue.stage(NewArtifact(artifact_id, _kind_text(kind), len(data), body))
-        await self._queue.commit(None)
         return artifact_id
 
     async def get(self, artifact_id: ArtifactId) -> bytes:

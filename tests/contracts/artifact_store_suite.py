@@ -98,6 +98,19 @@ class ArtifactStoreSuite:
             await store.put(ArtifactKind.Output, data)
             assert store.commits == before
 
+    async def test_a_large_staged_artifact_costs_no_commit_of_its_own(self, store: Store) -> None:
+        run, data, before = RunId.random(), b"l" * (store.stage_limit_bytes + 1), store.commits
+        artifact = await store.stage_large(ArtifactKind.Output, data)
+        assert await store.stage_large(ArtifactKind.Manifest, data) == artifact
+        assert await store.get(artifact) == data
+        assert await store.exists(artifact)
+        assert store.commits == before
+        await store.append(run, 0, stream(run, 1))
+        assert store.commits == before + 1
+        assert await store.put(ArtifactKind.Output, data) == artifact
+        assert store.commits == before + 1
+        assert await store.artifact_kind(artifact) == ArtifactKind.Output
+
     async def test_stage_takes_up_to_its_limit(self, store: Store) -> None:
         limit = store.stage_limit_bytes
         artifact = store.stage(ArtifactKind.Output, b"x" * limit)

@@ -190,6 +190,39 @@ class EngineSuite:
             costs.append(bench.store.commits - before)
         assert costs[1] - costs[0] == commits
 
+    @pytest.mark.parametrize(("kind", "commits"), [("pure", 1), ("reads", 2), ("effect", 3)])
+    async def test_a_state_with_much_data_costs_no_more_commits(
+        self, bench: Bench, kind: str, commits: int
+    ) -> None:
+        much, said = "x" * 100_000, [0]
+
+        async def answer(call: IoCall, env: LiveIoEnv) -> Json:
+            said[0] += 1
+            return f"{said[0]}{much}"
+
+        async def write(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            said[0] += 1
+            ctx.write(ContextKey("much"), f"{said[0]}{much}")
+
+        async def call_and_write(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            ctx.write(ContextKey("much"), (await io.call(ask())).response)
+
+        bench.world.answer = answer
+        made: dict[str, FunctionState] = {
+            "pure": state(write),
+            "reads": reads(call_and_write),
+            "effect": effect(call_and_write),
+        }
+
+        async def cost(count: int) -> int:
+            before = bench.store.commits
+            await bench.start(chain_of(*[made[kind]] * count))
+            return bench.store.commits - before
+
+        # A disk that takes its time makes a state a long one, whose beginning is told at once.
+        costs = [min([await cost(count) for _ in range(4)]) for count in (1, 2)]
+        assert costs[1] - costs[0] == commits
+
     async def test_a_long_state_is_seen_by_others_while_it_runs(self, bench: Bench) -> None:
         run_id = RunId.random()
         written = anyio.Event()

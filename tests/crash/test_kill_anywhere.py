@@ -185,7 +185,7 @@ async def test_no_boundary_is_left_out(drivers: Drivers, tmp_path: Path, whole: 
     assert not await turn.die_at(2 * len(whole.boundaries))
     kinds = {name.split()[1] for name in whole.boundaries}
     assert kinds == {
-        *("append", "commit", "put", "call", "backoff", "spawn", "feed", "reap"),
+        *("append", "commit", "call", "backoff", "spawn", "feed", "reap"),
         *(
             "create",
             "write",
