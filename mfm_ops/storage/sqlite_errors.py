@@ -44,9 +44,13 @@ _CODES: Final[Mapping[int, str]] = {
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# Something else is in the way: no fault of the disk.
 _ABSENT = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
-)
+    {
+        errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL,
+        errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV,
+    }
+)  # fmt: skip
 
 
 def refused(code: str, path: str, reason: str | None = None) -> StorageFailure:

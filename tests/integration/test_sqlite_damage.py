@@ -308,3 +308,17 @@ async def test_large_artifacts_are_as_private_as_their_store(path: Path) -> None
     made = list(Path(f"{path}.d").rglob("*"))
     modes = {each.is_dir(): stat.S_IMODE(each.stat().st_mode) for each in made}
     assert modes == {True: 0o750, False: 0o640}
+
+
+@pytest.mark.parametrize("name", [".d", ".d/tmp"])
+async def test_a_link_in_the_way_of_large_artifacts_is_no_fault_of_the_disk(
+    path: Path, name: str
+) -> None:
+    in_the_way = Path(f"{path}{name}")
+    in_the_way.parent.mkdir(exist_ok=True)
+    in_the_way.symlink_to("nowhere")
+    async with open_sqlite_store(path) as store:
+        with pytest.raises(StorageFailure) as failure:
+            await store.put(ArtifactKind.Output, LARGE)
+    assert failure.value.info.code == "store_unavailable"
+    assert failure.value.info.details == {"path": str(path), "reason": "EEXIST"}
