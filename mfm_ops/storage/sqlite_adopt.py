@@ -33,14 +33,22 @@ def adopt(name: str, connect: Callable[[], apsw.Connection], runs: Sequence[Adop
                 for adoption in runs:
                     _append(connection, adoption)
                 connection.execute("COMMIT")
+            except apsw.Error as error:
+                failure = from_sqlite(error, name, connection)
+                _roll_back(connection)
+                raise failure from None
             except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                _roll_back(connection)
                 raise
         finally:
             connection.close()
     except apsw.Error as error:
         raise from_sqlite(error, name) from None
+
+
+def _roll_back(connection: apsw.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _append(connection: apsw.Connection, adoption: Adoption) -> None:

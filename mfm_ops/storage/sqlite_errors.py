@@ -42,6 +42,7 @@ _CODES: Final[Mapping[int, str]] = {
     apsw.SQLITE_READONLY: "store_read_only",
 }
 
+_ASK_THE_SYSTEM = frozenset({apsw.SQLITE_IOERR, apsw.SQLITE_CANTOPEN})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # Something else is in the way: no fault of the disk.
@@ -62,11 +63,21 @@ def refused(code: str, path: str, reason: str | None = None) -> StorageFailure:
     return StorageFailure(StorageError(Other=info))
 
 
-def from_sqlite(error: apsw.Error, path: str) -> StorageFailure:
-    """The failure that SQLite's `error` stands for; the reason is SQLite's name of the result."""
+def from_sqlite(
+    error: apsw.Error, path: str, connection: apsw.Connection | None = None
+) -> StorageFailure:
+    """The failure that SQLite's `error` stands for; the reason is SQLite's name of the result.
+
+    The `connection`, on which nothing was done since, knows what the system said.
+    """
     primary = getattr(error, "result", apsw.SQLITE_ERROR) & 0xFF
     extended = getattr(error, "extendedresult", primary)
-    code = "store_full" if is_short_of_room(error) else _CODES.get(primary, "store_corrupt")
+    code = _CODES.get(primary, "store_corrupt")
+    # A quota that is used up, a limit on file sizes, and no inodes are failed writes and opens to
+    # SQLite, which calls only ENOSPC of a write a full disk.
+    said = 0 if connection is None else connection.system_errno
+    if is_short_of_room(error) or (primary in _ASK_THE_SYSTEM and said in _FULL):
+        code = "store_full"
     names = apsw.mapping_extended_result_codes, apsw.mapping_result_codes
     reason = names[0].get(extended) or names[1].get(primary) or "SQLITE_ERROR"
     needs_reason = code in {"store_corrupt", "store_unavailable", "store_io_error"}

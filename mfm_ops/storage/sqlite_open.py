@@ -227,6 +227,10 @@ def _open_for_writing(place: Place) -> apsw.Connection:
             else:
                 migrate(connection, found)
             connection.execute("COMMIT")
+    except apsw.Error as error:
+        failure = from_sqlite(error, place.name, connection)
+        connection.close()
+        raise failure from None
     except BaseException:
         connection.close()
         raise

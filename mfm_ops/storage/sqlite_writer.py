@@ -105,18 +105,21 @@ class Writer:
             if is_busy(error) and not wait:
                 return False
             self._heads.clear()
+            failure = from_sqlite(error, self.name, self.connection)
             self._distrust(error)
-            raise from_sqlite(error, self.name) from None
+            raise failure from None
         try:
             self._write(connection, appends, artifacts)
         except BaseException as error:
             self._heads.clear()
+            if isinstance(error, apsw.Error):
+                failure = from_sqlite(error, self.name, connection)
             with contextlib.suppress(apsw.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             if isinstance(error, apsw.Error):
                 self._distrust(error)
-                raise from_sqlite(error, self.name) from None
+                raise failure from None
             raise
         return True
 

@@ -1,6 +1,7 @@
 """How the SQLite store commits: shared, interrupted, in another process's way, on a bad disk."""
 
 import asyncio
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,6 +324,25 @@ async def test_a_limit_on_file_sizes_is_a_full_disk(store: SqliteStore) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert failure.value.info.code == "store_full"
+
+
+async def test_what_the_system_calls_no_room_is_a_full_disk_to_appends_too(
+    store: SqliteStore,
+) -> None:
+    """A used-up quota and a limit on file sizes are failed writes to SQLite."""
+    run = RunId.random()
+    await store.append(run, 0, stream(run, 3))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        for _ in range(3):
+            store.stage(ArtifactKind.Output, os.urandom(50_000))
+        with pytest.raises(StorageFailure) as failure:
+            await store.append(run, 3, [ended(run, 4)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert failure.value.info.code == "store_full"
+    assert await store.append(run, 3, [ended(run, 4)]) == 4
 
 
 class _FailingFile(apsw.VFSFile):
