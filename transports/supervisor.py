@@ -74,6 +74,15 @@ def _kill_tree(program: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def _reap_orphans(program: int) -> None:
+    """Bury what came back to us dead. Not the program, whose number is needed to the end."""
+    with contextlib.suppress(ChildProcessError):
+        while end := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if end.si_pid == program:
+                return
+            os.waitpid(end.si_pid, os.WNOHANG)
+
+
 def _start(spec: dict[str, Any], program_fd: int, failed: int) -> int:
     pid = os.fork()
     if pid:
@@ -134,8 +143,12 @@ def main() -> None:
     poller = select.poll()
     poller.register(ended, select.POLLIN)
     poller.register(gate, 0)
+    # Left where they are, they would count as processes of the program.
+    signal.signal(signal.SIGCHLD, lambda *_: _reap_orphans(pid))
+    _reap_orphans(pid)
     while not (events := dict(poller.poll())):
         pass
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if ended in events:
         # Not reaped yet: while it is there, its group's number is nobody else's.
         end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

@@ -255,6 +255,13 @@ async def test_a_fork_bomb_is_stopped(programs: Programs) -> None:
     assert programs.alive() == []
 
 
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "off"])
+async def test_orphans_that_are_dead_are_no_processes(programs: Programs, sandbox: str) -> None:
+    body = "i=0; while [ $i -lt 60 ]; do ( sleep 0 & ); i=$((i+1)); done; sleep 0.3; echo 1"
+    policy = programs.policy(sandbox=sandbox, processes=40)
+    assert (await programs.run(programs.script("orphans", body), policy=policy)).response == 1
+
+
 async def test_too_many_processes_are_stopped_without_a_sandbox_too(programs: Programs) -> None:
     # No bomb here: a group of processes that is bounded by itself.
     body = "i=0; while [ $i -lt 60 ]; do setsid sleep 1000 & i=$((i+1)); done; sleep 1000"
