@@ -27,6 +27,7 @@ def main() -> None:
     # objects, as is the default, would take a tenth of a short command's time.
     gc.set_threshold(100_000)
     begin = _leave_at_once()
+    _hear_of_children()
     try:
         from mfm_ops.cli.plugins import switch_off
 
@@ -66,6 +67,18 @@ def _leave_at_once() -> Callable[[], None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     return begin
+
+
+def _hear_of_children() -> None:
+    """Let the system keep a child's end until it was asked for.
+
+    Who ignores SIGCHLD hands that on to what it starts, as some entry points of containers do. How
+    git, Nix or a program ended would be lost, and bubblewrap would wait for its own child for ever.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _open_closed_streams() -> None:

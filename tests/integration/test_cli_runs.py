@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mfm_ops.machine.events import DomainEvent, Event, EventEnvelope
 from mfm_ops.machine.ids import RunId
 from mfm_ops.storage.sqlite import open_sqlite_store
 from tests.integration.mfm_process import (
+    COMMAND,
     Mfm,
     a_long_time,
     entered,
@@ -44,6 +46,25 @@ def finished(mfm: Mfm) -> dict[str, Any]:
 def test_a_programs_answer_is_the_runs_output(mfm: Mfm) -> None:
     result = mfm(*mfm.program("echo", HELLO))
     assert (result.code, json.loads(result.out), result.err) == (0, json.loads(HELLO), "")
+
+
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "off"])
+def test_whoever_ignores_the_end_of_children_does_not_hand_it_on(mfm: Mfm, sandbox: str) -> None:
+    # A shell takes care of it by itself, as most programs do; whoever does not has it so.
+    script = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    program = (*mfm.program("echo", HELLO), "--effect", "--timeout-ms", "3000")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *COMMAND, *program],
+        env={**mfm.environ, "MFM_EXEC_SANDBOX": sandbox},
+        cwd=mfm.directory,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (0, json.loads(HELLO))
 
 
 def test_json_tells_the_run_and_its_outputs(finished: dict[str, Any]) -> None:
