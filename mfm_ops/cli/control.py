@@ -27,9 +27,8 @@ def _cancel(session: Session, *, run: str, why: str, force: bool, wait: float) -
     from mfm_ops.app.controls import cancel_run
 
     try:
-        done = cancel_run(
-            session.app, run, why=why, force=force, wait_s=wait, watch=watching(False, False)
-        )
+        with watching(False, False) as watch:
+            done = cancel_run(session.app, run, why=why, force=force, wait_s=wait, watch=watch)
     except Interrupted as stopped:
         raise interrupted(stopped) from None
     run_id = str(done.run_id)
@@ -156,14 +155,15 @@ def _fork(
             raise usage(f"--set gives {name} twice.")
         overrides[name] = read_json("--set", text)
     try:
-        outcome = fork_and_run(
-            session.app,
-            run,
-            state,
-            overrides,
-            watch=watching(progress, show_stderr),
-            requires=Requirements(clean=require_clean, locked=require_locked),
-        )
+        with watching(progress, show_stderr) as watch:
+            outcome = fork_and_run(
+                session.app,
+                run,
+                state,
+                overrides,
+                watch=watch,
+                requires=Requirements(clean=require_clean, locked=require_locked),
+            )
     except Interrupted as stopped:
         raise interrupted(stopped) from None
     return finish(session, outcome)

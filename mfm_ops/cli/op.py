@@ -85,9 +85,9 @@ def _run(
 ) -> int:
     options = run_options_from(values)
     config = config_from_options(found, values, working_directory(), RESERVED)
-    watch = watching(progress, show_stderr)
     try:
-        outcome = session.app.start_op(found, config, options, watch)
+        with watching(progress, show_stderr) as watch:
+            outcome = session.app.start_op(found, config, options, watch)
     except Interrupted as stopped:
         raise interrupted(stopped) from None
     return finish(session, outcome)

@@ -1,24 +1,75 @@
-"""A line on standard error for each state that begins, ends or fails.
+"""A line on standard error for each state that begins, ends or fails, and what programs say there.
 
-It is told of events once they are durable, so it never shows what a crash could take back.
+It is told of events once they are durable, so it never shows what a crash could take back. Nobody
+waits for whoever reads: a terminal that was stopped must not stop deadlines and limits.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Final
 
-from mfm_ops.cli.output import Painter, escape, write
+from mfm_ops.cli.output import Painter, escape
 
 if TYPE_CHECKING:
     from mfm_ops.machine.events import EventEnvelope
 
-__all__ = ["pass_through", "progress"]
+__all__ = ["Teller", "pass_through", "progress"]
+
+_MOST_CHARS: Final = 16 * 1024 * 1024
 
 
-def progress() -> Callable[[EventEnvelope], None]:
-    """An observer that writes to this process's standard error."""
+class Teller:
+    """Writes to this process's standard error in a thread of its own. Close it at the end.
+
+    What nobody has read is kept up to 16 Mi characters; after that nothing more is, for the time.
+    """
+
+    def __init__(self) -> None:
+        self._texts: SimpleQueue[str | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        # Each is changed by one thread alone.
+        self._said = self._told = 0
+
+    def say(self, text: str) -> None:
+        """Have `text` written, without waiting for it."""
+        if self._said - self._told > _MOST_CHARS:
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="teller", daemon=True)
+            self._thread.start()
+        self._said += len(text)
+        self._texts.put(text)
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        if self._thread is not None:
+            self._texts.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        # Not through the stream: its lock would be held for as long as the terminal is stopped.
+        fd, encoding = sys.stderr.fileno(), sys.stderr.encoding or "ascii"
+        gone = False
+        while (text := self._texts.get()) is not None:
+            data = text.encode(encoding, "backslashreplace")
+            while data and not gone:
+                try:
+                    data = data[os.write(fd, data) :]
+                except BlockingIOError:
+                    select.select((), (fd,), ())
+                except OSError:
+                    gone = True
+            self._told += len(text)
+
+
+def progress(say: Callable[[str], None]) -> Callable[[EventEnvelope], None]:
+    """An observer that says what happens."""
     paint = Painter(sys.stderr)
     entered: dict[tuple[str, str], int] = {}
 
@@ -45,14 +96,16 @@ def progress() -> Callable[[EventEnvelope], None]:
                 line = f"{paint.bad('!!')} {kernel.value.state_id} {escape(code)}"
             case _:
                 line = f"run {envelope.run_id} {kernel.value.status.value.lower()}"
-        write(line, sys.stderr)
-        sys.stderr.flush()
+        say(line + "\n")
 
     return observe
 
 
-def pass_through(data: bytes) -> None:
+def pass_through(say: Callable[[str], None]) -> Callable[[bytes], None]:
     """A program's standard error, live: with its line breaks, without what a terminal obeys."""
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n")
-    sys.stderr.write("\n".join(escape(line.replace("\t", "    ")) for line in text.split("\n")))
-    sys.stderr.flush()
+
+    def hand_on(data: bytes) -> None:
+        text = data.decode("utf-8", "replace").replace("\r\n", "\n")
+        say("\n".join(escape(line.replace("\t", "    ")) for line in text.split("\n")))
+
+    return hand_on

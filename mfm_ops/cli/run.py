@@ -219,9 +219,8 @@ def resume(
 ) -> int:
     """Go on with a run that was interrupted; a finished one returns its result."""
     try:
-        outcome = session.app.resume(
-            run, take_over=take_over, watch=watching(progress, show_stderr)
-        )
+        with watching(progress, show_stderr) as watch:
+            outcome = session.app.resume(run, take_over=take_over, watch=watch)
     except Interrupted as stopped:
         raise interrupted(stopped) from None
     return finish(session, outcome)

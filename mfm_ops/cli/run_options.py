@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from mfm_ops.app import Requirements, RunOptions, Watch
 from mfm_ops.cli.numbers import Whole
 from mfm_ops.cli.output import is_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "RESERVED",
@@ -148,14 +152,19 @@ def run_options_from(values: dict[str, Any]) -> RunOptions:
     )
 
 
-def watching(progress: bool | None, show_stderr: bool | None) -> Watch:
-    """Who looks on: by default a person at the terminal."""
+@contextmanager
+def watching(progress: bool | None, show_stderr: bool | None) -> Iterator[Watch]:
+    """Who looks on: by default a person at the terminal, who was told all at the end of this."""
     on_terminal = is_terminal(sys.stderr)
     from mfm_ops.cli import progress as lines
 
-    return Watch(
-        on_event=lines.progress() if (on_terminal if progress is None else progress) else None,
-        on_stderr=lines.pass_through
-        if (on_terminal if show_stderr is None else show_stderr)
-        else None,
-    )
+    teller = lines.Teller()
+    events = on_terminal if progress is None else progress
+    stderr = on_terminal if show_stderr is None else show_stderr
+    try:
+        yield Watch(
+            on_event=lines.progress(teller.say) if events else None,
+            on_stderr=lines.pass_through(teller.say) if stderr else None,
+        )
+    finally:
+        teller.close()

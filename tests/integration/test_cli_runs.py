@@ -300,6 +300,26 @@ def test_progress_and_stderr_are_shown_if_asked_for(mfm: Mfm) -> None:
     assert shown.out == quiet.out == "1\n"
 
 
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("head -c 300000 /dev/zero >&2; sleep 1000", "exec_timeout"),
+        ("yes >&2", "exec_stderr_too_large"),
+    ],
+)
+async def test_limits_hold_though_nobody_reads_what_a_program_says(
+    mfm: Mfm, script: str, code: str
+) -> None:
+    # As on a terminal that was stopped by Ctrl-S.
+    program = mfm.program("sh", "-c", script)
+    options = ("--timeout-ms", "1000", "--max-attempts", "1", "--show-stderr", "--progress")
+    with mfm.started(*program, *options) as process:
+        await wait_for(mfm, lambda events: "RunCompleted" in json.dumps(events))
+        told = process.communicate()[1]
+    assert f"error[{code}]" in told
+    assert len(told) > 300_000
+
+
 def test_terminal_commands_in_data_are_written_out(mfm: Mfm) -> None:
     evil = '"\\u001b]0;owned\\u0007\\u202e\\u009b31m"'
     for arguments in ((), ("--json",)):
