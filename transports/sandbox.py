@@ -34,6 +34,9 @@ MEMORY_PLACES = (PRIVATE_TMP, _SHM)
 # bubblewrap refuses more than 9000 arguments, those of `--args` included.
 MAX_ARGUMENTS = 9000
 
+# As the program sees the process that is bubblewrap and holds it: not at all.
+_INIT = "/proc/1"
+
 _NOBODY = "65534"
 _MIB = 1024 * 1024
 
@@ -97,6 +100,9 @@ def sandbox_args(
     # Memory that a program writes to a tmpfs is nobody's resident set: bound it by itself.
     size = ["--size", str(policy.memory_mb * _MIB)] if policy.memory_mb is not None else []
     args += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", _SHM]
+    # Its `exe` leads to bubblewrap on the host, past every mount of ours: whoever owns that file,
+    # as root does, could make it unusable, or setuid, for the whole host.
+    args += ["--perms", "0555", "--size", "4096", "--tmpfs", _INIT]
     # Before the binds, which may lie below /tmp.
     args += [*size, "--perms", "1777", "--tmpfs", PRIVATE_TMP]
     binds = [("--ro-bind-try", path) for path in mounts.read_only]
@@ -115,7 +121,7 @@ def sandbox_args(
         args += ["--symlink", target, path]
     # A program that root runs is root to the kernel's own switches below /proc/sys, which have no
     # other guard: writing one would be an effect on the host, up to running code there.
-    args += ["--remount-ro", "/proc"]
+    args += ["--remount-ro", _INIT, "--remount-ro", "/proc"]
     args += ["--remount-ro", "/dev"]
     if "/" not in mounts.read_write:
         args += ["--remount-ro", "/"]

@@ -3,6 +3,7 @@
 # The tests look at small local files while the loop waits for them anyway.
 # ruff: noqa: ASYNC220, ASYNC240
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -75,6 +76,34 @@ print([libc.ptrace(attach, 1, 0, 0), libc.ptrace(seize, 1, 0, 0),
 """
     reply = await programs.run(python(programs, body), policy=python_policy(programs))
     assert reply.response == [-1] * 3
+
+
+async def test_bubblewrap_itself_is_out_of_reach(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = shutil.which("bwrap")
+    assert installed is not None
+    (tmp_path / "path").mkdir()
+    own = tmp_path / "path/bwrap"
+    shutil.copy(installed, own)
+    monkeypatch.setenv("PATH", str(own.parent))
+    before = own.stat()
+    body = """
+import os
+done = 0
+for path in ("/proc/1/exe", "/proc/1/task/1/exe", "/proc/self/exe"):
+    for change in (lambda p: os.chmod(p, 0o4711), lambda p: os.utime(p, (1, 1)),
+                   lambda p: os.setxattr(p, b"user.x", b"1"), lambda p: os.mkdir("/proc/1/x")):
+        try:
+            change(path)
+            done += 1
+        except OSError:
+            pass
+print(done)
+"""
+    reply = await programs.run(python(programs, body), policy=python_policy(programs))
+    assert reply.response == 0
+    assert own.stat() == before
 
 
 async def test_a_program_may_look_into_its_own_children(programs: Programs) -> None:

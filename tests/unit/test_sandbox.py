@@ -101,7 +101,8 @@ def test_the_sandbox_is_closed_in_every_respect() -> None:
     for option in ("--new-session", "--die-with-parent", "--clearenv"):
         assert option in args
     assert has(args, "--cap-drop", "ALL")
-    for mount in ("/", "/dev", "/proc"):
+    assert has(args, "--tmpfs", "/proc/1")
+    for mount in ("/", "/dev", "/proc", "/proc/1"):
         assert has(args, "--remount-ro", mount)
     assert "--seccomp" not in args
     filtered = sandbox_args(ExecPolicy(), Mounts(), {}, status_fd=8, gate_fd=9, filter_fd=7)
