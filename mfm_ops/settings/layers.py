@@ -15,7 +15,7 @@ from mfm_ops.machine.canonical import Json
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.settings.keys import KEYS, Source, expand
-from transports.policy import ExecPolicy, NixPolicy
+from transports.policy import ExecPolicy, NixPolicy, is_below
 
 __all__ = ["CONFIG_NAME", "Origin", "Settings", "load_settings"]
 
@@ -109,6 +109,7 @@ def load_settings(
                 )
             current[name] = value
             sources[name] = source.name
+    current["exec.read_only_paths"] += _guards(current, allowed)
     policy = {key.policy_field: current[key.name] for key in KEYS.values() if key.policy_field}
     return Settings(
         store_path=current["store.path"],
@@ -123,6 +124,21 @@ def load_settings(
             **{name: current[f"nix.{name}"] for name in NixPolicy._fields},
         ),
         origins=tuple(Origin(name, current[name], sources[name]) for name in KEYS),
+    )
+
+
+def _guards(current: Mapping[str, Any], allowed: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the operator has read-only inside of writable paths, and `current` leaves out.
+
+    A found file with a shorter list would otherwise have it written to.
+    """
+    writable = current["exec.read_write_paths"]
+    return tuple(
+        path
+        for key in ("exec.read_only_paths", "exec.allow_prefixes")
+        for path in allowed[key]
+        if path not in (*current[key], *writable)
+        and any(is_below(path, place) for place in writable)
     )
 
 

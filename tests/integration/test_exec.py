@@ -532,6 +532,23 @@ async def test_writable_paths_are_written_through(programs: Programs, tmp_path: 
     assert (data / "x").exists()
 
 
+async def test_a_read_only_path_inside_a_writable_one_stays_read_only(
+    programs: Programs, tmp_path: Path
+) -> None:
+    keys = tmp_path / "data" / "keys"
+    keys.mkdir(parents=True)
+    policy = programs.policy(
+        read_only_paths=(str(keys),), read_write_paths=(str(keys.parent), str(programs.bin.parent))
+    )
+    program = programs.script(
+        "write", f"touch {keys.parent}/x {keys}/x {programs.bin}/x 2>/dev/null; echo 1"
+    )
+    assert (await programs.run(program, policy=policy)).response == 1
+    assert (keys.parent / "x").exists()
+    assert not (keys / "x").exists()
+    assert not (programs.bin / "x").exists()
+
+
 async def test_the_private_tmp_is_writable_and_empty_each_time(programs: Programs) -> None:
     program = programs.script("tmp", "[ -e /tmp/x ] && echo 1 || { touch /tmp/x; echo 0; }")
     for _ in range(2):

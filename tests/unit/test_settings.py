@@ -426,6 +426,28 @@ def test_a_found_file_cannot_lead_out_by_a_link(site: Site, key: str) -> None:
     assert getattr(site.load().exec_policy, key) == (str(inside / "out"),)
 
 
+def test_a_found_file_cannot_leave_out_what_is_read_only_inside_of_what_is_writable(
+    site: Site,
+) -> None:
+    site.write(
+        site.user_file,
+        '[exec]\nread_only_paths = ["/usr", "/data/keys"]\nread_write_paths = ["/data"]',
+    )
+    site.write(site.found_file, "[exec]\nread_only_paths = []")
+    assert site.load().exec_policy.read_only_paths == ("/data/keys",)
+    site.write(site.found_file, "[exec]\nread_only_paths = []\nread_write_paths = []")
+    assert site.load().exec_policy.read_only_paths == ()
+    site.write(
+        site.user_file,
+        '[exec]\nallow_prefixes = ["/data/bin", "/data", "/nix/store"]\n'
+        'read_write_paths = ["/data"]',
+    )
+    site.write(site.found_file, '[exec]\nallow_prefixes = ["/data/bin/one"]')
+    assert site.load().exec_policy.read_only_paths == ("/data/bin",)
+    site.found_file.unlink()
+    assert site.load().exec_policy.read_only_paths == ()
+
+
 def test_a_found_file_may_repeat_what_the_environment_allows(site: Site) -> None:
     site.write(site.found_file, '[exec]\nallow_prefixes = ["/usr/bin"]')
     site.environ["MFM_EXEC_ALLOW_PREFIXES"] = "/usr"
