@@ -11,6 +11,7 @@ import re
 import sys
 import types
 from collections.abc import Collection, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
@@ -66,7 +67,7 @@ def _option(field: str, info: FieldInfo, reserved: Collection[str]) -> click.Opt
     elif kind == "json":
         attributes["metavar"] = "JSON|@FILE|-"
     elif kind == "choice":
-        choices = [str(choice) for choice in get_args(_bare(info.annotation))]
+        choices = list(_choices(info))
         attributes["metavar"] = f"[{'|'.join(choices)}]"
         attributes["shell_complete"] = lambda _ctx, _param, incomplete: [
             choice for choice in choices if choice.startswith(incomplete)
@@ -94,13 +95,21 @@ def _kind(info: FieldInfo) -> Kind:
         return "flag"
     if annotation is int:
         return "integer"
-    if origin is Literal:
+    if origin is Literal or (isinstance(annotation, type) and issubclass(annotation, Enum)):
         return "choice"
     if origin in (list, tuple) and arguments and _bare(arguments[0]) is str:
         return "repeat"
     if origin in (dict, Mapping) and arguments == (str, str):
         return "pairs"
     return "text" if isinstance(annotation, type) and issubclass(annotation, str) else "json"
+
+
+def _choices(info: FieldInfo) -> dict[str, Any]:
+    """The values of a choice by how they are written: not every one is a text."""
+    annotation = _bare(info.annotation)
+    if get_origin(annotation) is Literal:
+        return {str(value): value for value in get_args(annotation) if value is not None}
+    return {str(member.value): member.value for member in annotation}
 
 
 def _bare(annotation: Any) -> Any:
@@ -128,6 +137,8 @@ def _help(info: FieldInfo, kind: Kind) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return _shown(value.value)
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
@@ -148,7 +159,7 @@ def config_from_options(
         if value is None or value == ():
             continue
         try:
-            given[info.alias or field] = _value(_kind(info), value, cwd)
+            given[info.alias or field] = _value(info, value, cwd)
         except ValueError as error:
             raise _refusal(op, field, f"/{field}", str(error), reserved) from None
     try:
@@ -194,7 +205,8 @@ def _refusal(
     )
 
 
-def _value(kind: Kind, value: Any, cwd: Path) -> Json:
+def _value(info: FieldInfo, value: Any, cwd: Path) -> Json:
+    kind = _kind(info)
     if kind == "repeat":
         return list(value)
     if kind == "pairs":
@@ -206,6 +218,10 @@ def _value(kind: Kind, value: Any, cwd: Path) -> Json:
             raise ValueError("must not be empty")
         # Not resolved: a symbolic link is what the user named.
         return os.path.normpath(cwd / str(value))
+    if kind == "choice":
+        # What is none of them is for the model to refuse.
+        chosen: Json = _choices(info).get(value, str(value))
+        return chosen
     if kind == "integer" and _INTEGER.fullmatch(value):
         return int(value)
     return str(value) if isinstance(value, str) else bool(value)

@@ -1,6 +1,7 @@
 """From a config model to options and back: what a new op gets for nothing."""
 
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +20,18 @@ from mfm_ops.machine.wire import JsonValue
 from mfm_ops.sdk.operation import JsonOption, OpConfig, Operation, PathOption
 
 
+class Mood(Enum):
+    GOOD = "good"
+    BAD = 2
+
+
 class EverythingConfig(OpConfig):
     name: str = Field(description="Who.", examples=["ann"])
     count: int = Field(default=3, ge=1, description="How many.")
     dry: bool = Field(default=False, description="Only look.")
     colour: Literal["red", "green"] = Field(default="red", description="Which.")
+    level: Literal[1, 2, "all"] | None = Field(default=None, description="Texts and numbers.")
+    mood: Mood = Field(default=Mood.GOOD, description="One of a kind.")
     tags: tuple[str, ...] = Field(default=(), description="Repeat it.")
     words: list[str] = Field(default_factory=list, description="Repeat it too.")
     labels: dict[str, str] = Field(default_factory=dict, description="Pairs.")
@@ -44,6 +52,7 @@ class Everything(Operation[EverythingConfig]):
 
 RESERVED = frozenset({"--run-key"})
 CWD = Path("/somewhere/dir")
+OPTIONS = options_for(Everything(), RESERVED)
 
 
 def parse(*arguments: str) -> EverythingConfig:
@@ -65,6 +74,17 @@ def refusal(*arguments: str) -> Mapping[str, Any]:
     assert isinstance(details, dict)
     assert details["op_id"] == "everything"
     return details
+
+
+def test_a_choice_is_written_as_its_value_whatever_that_is() -> None:
+    config = parse("--name", "x", "--level", "2", "--mood", "good")
+    assert (config.level, config.mood) == (2, Mood.GOOD)
+    assert parse("--name", "x", "--level", "all", "--mood", "2").mood is Mood.BAD
+    assert refusal("--name", "x", "--level", "3")["pointer"] == "/level"
+    assert refusal("--name", "x", "--mood", "GOOD")["reason"].startswith("--mood: ")
+    lines = [option.get_help_record(click.Context(click.Command("x"))) for option in OPTIONS]
+    assert ("--level [1|2|all]", "Texts and numbers.") in lines
+    assert ("--mood [good|2]", "One of a kind. [default: good]") in lines
 
 
 def test_what_is_not_given_is_left_to_the_model() -> None:
