@@ -16,7 +16,7 @@ from mfm_ops.machine.errors import SettingsFailure
 from mfm_ops.machine.ids import IdValidationError, OpId
 from mfm_ops.machine.transport import CHILD_RUN_GROUP
 from mfm_ops.runtime.router import TransportRegistry
-from mfm_ops.sdk.operation import AnyOperation, Operation
+from mfm_ops.sdk.operation import AnyOperation, OpConfig, Operation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,7 +208,7 @@ def _entry_points(group: str, broken: list[Broken]) -> Iterator[tuple[str, str, 
     for entry in sorted(importlib.metadata.entry_points(group=group), key=lambda e: e.name):
         try:
             made = _made(entry.load())
-        except Exception as error:  # noqa: BLE001 - anything can go wrong in another's import
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - anything can go wrong there
             broken.append(_noted(Broken(group, entry.name, entry.value, type(error).__name__)))
         else:
             yield entry.name, entry.value, made
@@ -221,7 +221,14 @@ def _why_no_op(name: str, found: object) -> str | None:
         op_id = OpId(found.op_id)
     except (AttributeError, IdValidationError):
         return "its op_id is missing or malformed"
-    return None if op_id == name else "its op_id is not the entry point's name"
+    if op_id != name:
+        return "its op_id is not the entry point's name"
+    for text in ("op_version", "summary"):
+        if not isinstance(getattr(found, text, None), str):
+            return f"its {text} is missing"
+    model = getattr(found, "config_model", None)
+    is_config = isinstance(model, type) and issubclass(model, OpConfig)
+    return None if is_config else "its config_model is no OpConfig"
 
 
 def _noted(broken: Broken) -> Broken:

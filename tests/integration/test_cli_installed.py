@@ -63,17 +63,32 @@ class Exec(Greeting):
     namespace_group = "exec"
 
 
+class Nameless(Greet):
+    op_id = OpId("nameless")
+    summary = None
+
+
+class Leaver(Greet):
+    op_id = OpId("leaver")
+
+    def expand(self, op_path, config, run_config):
+        raise SystemExit(0)
+
+
 not_an_op = 3
 """
 
 ENTRY_POINTS = """
 [mfm.ops]
 greet = greetings:Greet
+leaver = greetings:Leaver
 misnamed = greetings:Greet
 run_program = greetings:Greet
 broken = greetings:Missing
 gone = no_such_module:Op
 number = greetings:not_an_op
+leaves = leaving:Op
+nameless = greetings:Nameless
 
 [mfm.transports]
 greeting = greetings:Greeting
@@ -87,6 +102,7 @@ def mfm(tmp_path: Path) -> Mfm:
     site = tmp_path / "site"
     (site / "greetings-1.dist-info").mkdir(parents=True)
     (site / "greetings.py").write_text(MODULE)
+    (site / "leaving.py").write_text("import sys\nsys.exit()\n")
     metadata = "Metadata-Version: 2.1\nName: greetings\nVersion: 1\n"
     (site / "greetings-1.dist-info" / "METADATA").write_text(metadata)
     (site / "greetings-1.dist-info" / "entry_points.txt").write_text(ENTRY_POINTS)
@@ -113,6 +129,7 @@ def test_ops_are_listed_with_where_they_come_from(mfm: Mfm) -> None:
         "nix_app": "mfm",
         "run_program": "mfm",
         "greet": "greetings",
+        "leaver": "greetings",
     }
 
 
@@ -131,10 +148,14 @@ def test_broken_entry_points_are_told_and_break_nothing(mfm: Mfm) -> None:
         "mfm.ops broken",
         "mfm.ops gone",
         "mfm.ops number",
+        "mfm.ops leaves",
+        "mfm.ops nameless",
         "mfm.transports taken",
         "mfm.transports number",
     }
     assert warned["mfm.ops gone"] == "ModuleNotFoundError"
+    assert warned["mfm.ops leaves"] == "SystemExit"
+    assert warned["mfm.ops nameless"] == "its summary is missing"
     assert report["transports"] == [
         "exec",
         "exec.greeting",
@@ -143,6 +164,11 @@ def test_broken_entry_points_are_told_and_break_nothing(mfm: Mfm) -> None:
         "nix.exec",
     ]
     assert "entry point gone of mfm.ops is unusable" in mfm("ops", "list").err
+
+
+def test_an_op_that_ends_the_process_while_it_expands_is_no_success(mfm: Mfm) -> None:
+    result = mfm("op", "leaver", "--json")
+    assert (result.code, result.document["error"]["code"]) == (1, "internal_error")
 
 
 def test_a_built_in_op_is_not_held_up_by_other_packages(mfm: Mfm) -> None:
