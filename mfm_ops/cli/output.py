@@ -92,7 +92,11 @@ def _written_out(char: str) -> str:
 
 
 def json_document(value: Json, *, indent: bool) -> str:
-    """`value` as one JSON text in which all is printable; `indent` for people."""
+    """`value` as one JSON text in which all is printable; `indent` for people.
+
+    Where standard output does not take UTF-8, it is ASCII: JSON has escapes for the rest, while
+    bytes of another encoding, or Python's own escapes, would make it no JSON.
+    """
     import orjson
 
     option = orjson.OPT_INDENT_2 if indent else 0
@@ -100,11 +104,15 @@ def json_document(value: Json, *, indent: bool) -> str:
         text = orjson.dumps(value, option=option).decode()
     except TypeError:
         text = orjson.dumps(_as_unicode(value), option=option).decode()
-    if text.replace("\n", "").isprintable():
+    utf8 = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
+    if text.replace("\n", "").isprintable() and (utf8 or text.isascii()):
         return text
     # Outside of strings JSON has no other such characters than line breaks.
     return "".join(
-        char if char == "\n" or char.isprintable() else _json_escape(char) for char in text
+        char
+        if char == "\n" or (char.isprintable() and (utf8 or char.isascii()))
+        else _json_escape(char)
+        for char in text
     )
 
 

@@ -405,6 +405,27 @@ def test_data_reaches_standard_output_whatever_becomes_of_the_other_streams(
     assert (done.returncode, done.stdout) == (0, b"1\n")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_document_is_json_in_every_encoding(mfm: Mfm, encoding: str) -> None:
+    told = "\u00fc \u4e2d \U0001f600"
+    (mfm.directory / "told").write_text(json.dumps(told))
+    environ = {**mfm.environ, "PYTHONIOENCODING": encoding}
+    for words in (mfm.program("cat", str(mfm.directory / "told")), ("run", "events", "last")):
+        done = subprocess.run(
+            [*COMMAND, "--json", *words],
+            env={**environ, "MFM_EXEC_READ_ONLY_PATHS": str(mfm.directory)},
+            cwd=mfm.directory,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        # RFC 8259 §8.1: UTF-8, whatever the locale says.
+        document = json.loads(done.stdout.decode("utf-8"))
+        assert document["status"] == "success", document
+        if words[0] == "op":
+            assert document["data"]["outputs"]["result"] == told
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
