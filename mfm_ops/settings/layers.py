@@ -58,12 +58,18 @@ class Settings:
         """The store's file.
 
         Raises:
-            SettingsFailure: `settings_invalid`, there is no place for it.
+            SettingsFailure: `settings_invalid`, there is none, or none that SQLite takes.
         """
         if self.store_path is None:
             raise _invalid(
                 "defaults", "store.path", "HOME is not set; give --store or set MFM_STORE"
             )
+        try:
+            str(self.store_path).encode()
+        except UnicodeEncodeError:
+            source = next((o.source for o in self.origins if o.key == "store.path"), "defaults")
+            reason = "is not UTF-8, which SQLite needs; give --store or set MFM_STORE"
+            raise _invalid(source, "store.path", reason) from None
         return self.store_path
 
 

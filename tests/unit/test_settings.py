@@ -96,6 +96,14 @@ def test_without_home_only_the_use_of_the_store_fails(site: Site) -> None:
     }
 
 
+def test_a_store_at_a_path_that_is_not_utf8_is_refused(site: Site) -> None:
+    site.environ["XDG_STATE_HOME"] = os.fsdecode(b"/var/\xff")
+    with pytest.raises(SettingsFailure) as raised:
+        site.load().require_store_path()
+    assert isinstance(raised.value.info.details, dict)
+    assert "is not UTF-8" in str(raised.value.info.details["reason"])
+
+
 def test_keystores_lie_by_default_where_xdg_says_and_nobody_named_that_place(site: Site) -> None:
     settings = site.load()
     assert settings.keystore_dir == site.home / ".local/share/mfm/keystore"
