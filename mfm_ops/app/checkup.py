@@ -30,6 +30,7 @@ _LIBRARIES: Final = (
     *("pydantic", "rfc8785", "structlog"),
 )
 _NIX_TIMEOUT_S: Final = 10.0
+_MAX_VERSION_BYTES: Final = 200
 _NIX_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 _OLDEST_NIX: Final = (2, 8)
 _BUILD_USERS_HINT: Final = (
@@ -175,7 +176,7 @@ def _nix(app: App) -> dict[str, Json]:
         return _check("nix", "absent", "not found", hint=hint)
     try:
         done = _asked(found, "--version")
-        version = done.stdout.decode("utf-8", "replace").strip()
+        version = done.stdout[:_MAX_VERSION_BYTES].decode("utf-8", "replace").strip()
         if done.returncode != 0 or not version:
             return _check("nix", "warning", f"exit code {done.returncode}", details=[found])
         number = _NIX_VERSION.search(version)
@@ -243,8 +244,12 @@ def _git() -> dict[str, Json]:
         done = _asked(found, "--version")
     except (OSError, subprocess.TimeoutExpired) as error:
         return _check("git", "warning", f"cannot be run: {type(error).__name__}", details=[found])
-    version = done.stdout.decode("utf-8", "replace").strip()
-    if done.returncode != 0 or not version:
+    version = done.stdout[:_MAX_VERSION_BYTES].decode("utf-8", "replace").strip()
+    if done.returncode == 0 and not version.startswith("git version "):
+        hint = "Without git a manifest cannot say whether your repository is dirty."
+        summary = "does not answer as git does"
+        return _check("git", "warning", summary, details=[found], hint=hint)
+    if done.returncode != 0:
         hint = "Without it a manifest cannot say whether your repository is dirty."
         return _check("git", "warning", f"exit code {done.returncode}", details=[found], hint=hint)
     return _check("git", "ok", version, details=[found])

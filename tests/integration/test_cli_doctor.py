@@ -119,6 +119,10 @@ def test_a_git_that_does_not_work_is_a_warning(mfm: Mfm, tmp_path: Path) -> None
     (bin_dir / "git").chmod(0o755)
     found = check(mfm, "git", path=str(bin_dir))
     assert (found["grade"], found["summary"]) == ("warning", "exit code 7")
+    for said in ("", "nonsense"):
+        (bin_dir / "git").write_text(f"#!/bin/sh\necho {said}\n")
+        found = check(mfm, "git", path=str(bin_dir))
+        assert (found["grade"], found["summary"]) == ("warning", "does not answer as git does")
 
 
 BUILDS = """#!/bin/sh
