@@ -21,6 +21,8 @@ __all__ = ["CONFIG_NAME", "Origin", "Settings", "load_settings"]
 
 CONFIG_NAME: Final = "mfm.toml"
 MAX_CONFIG_BYTES: Final = 1 << 20
+_MAX_TABLES: Final = 16
+"""How deep tables may lie in each other; the deepest setting lies in two."""
 
 
 class Origin(NamedTuple):
@@ -221,12 +223,14 @@ def _parse_file(path: Path) -> dict[str, Any]:
         raise _invalid(str(path), "", "nested too deeply") from None
 
 
-def _flatten(document: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(document: Mapping[str, Any], depth: int = _MAX_TABLES) -> dict[str, Any]:
     """Tables of settings as dotted keys; a table is no value of any setting."""
+    if not depth:
+        raise RecursionError
     flat: dict[str, Any] = {}
     for name, value in document.items():
         if isinstance(value, dict):
-            flat.update({f"{name}.{key}": item for key, item in _flatten(value).items()})
+            flat.update({f"{name}.{key}": item for key, item in _flatten(value, depth - 1).items()})
         else:
             flat[name] = value
     return flat
