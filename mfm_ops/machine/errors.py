@@ -143,7 +143,14 @@ class MfmFailure(Exception):
 
 
 class TransportFailure(MfmFailure):
-    """The far side of an IO call failed; what a transport raises."""
+    """The far side of an IO call failed; what a transport raises.
+
+    With `rate_limited` it is `IoError.RateLimited` to the handler, otherwise `Transport`.
+    """
+
+    def __init__(self, info: ErrorInfo, *, rate_limited: bool = False) -> None:
+        super().__init__(info)
+        self.rate_limited = rate_limited
 
 
 class SettingsFailure(MfmFailure):

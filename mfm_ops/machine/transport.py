@@ -65,8 +65,9 @@ class LiveIoTransport(Protocol):
         A cancelled call leaves no child process behind.
 
         Raises:
-            TransportFailure: the far side failed; `info.code` says how. Neither the request nor
-                any output appears in the message.
+            TransportFailure: the far side failed; `info.code` says how, `rate_limited` that it
+                wants to be asked less often. Neither the request nor any output appears in the
+                message.
         """
 
 

@@ -149,7 +149,7 @@ class LiveIo:
             self._waits_for_child = True
             raise
         except TransportFailure as failure:
-            raise self._failed(failure.info, transport) from None
+            raise self._failed(failure.info, transport, failure.rate_limited) from None
         except Exception as error:
             if isinstance(error, StorageFailure) and isinstance(transport, EngineTransport):
                 self._run.writer.break_off(error)
@@ -229,13 +229,15 @@ class LiveIo:
             info = error_info("io_attempt_over", "the attempt that this belongs to has ended")
             raise IoFailure(IoError(Other=info))
 
-    def _failed(self, info: ErrorInfo, transport: LiveIoTransport) -> IoFailure:
+    def _failed(
+        self, info: ErrorInfo, transport: LiveIoTransport, rate_limited: bool = False
+    ) -> IoFailure:
         """A failed effect may have happened all the same: repeating it needs its key."""
         effect = self._effect and not isinstance(transport, EngineTransport)
         if effect and self._env.idempotency_key is None:
             self.may_repeat = False
             info = info.model_copy(update={"retryable": False})
-        return IoFailure(IoError(Transport=info))
+        return IoFailure(IoError(RateLimited=info) if rate_limited else IoError(Transport=info))
 
     async def _record_reply(
         self, call: IoCall, key: FactKey, request_id: ArtifactId, reply: TransportReply

@@ -323,6 +323,17 @@ async def test_a_transport_failure_is_no_fact_and_the_next_call_asks_again(
     assert (await io.call(ask("q", "k"))).response == "a"
 
 
+@pytest.mark.parametrize(("limited", "variant"), [(True, "RateLimited"), (False, "Transport")])
+async def test_a_far_side_that_wants_to_be_asked_less_often_is_told_apart(
+    limited: bool, variant: str
+) -> None:
+    info = far_side_failed().info
+    bench = IoBench(MemoryStore(), raising(TransportFailure(info, rate_limited=limited)))
+    with pytest.raises(IoFailure) as failed:
+        await bench.io().call(ask())
+    assert (failed.value.error.variant, failed.value.info) == (variant, info)
+
+
 async def test_a_failed_effect_without_a_key_is_not_tried_again() -> None:
     bench = IoBench(MemoryStore(), raising(far_side_failed(retryable=True)))
     with pytest.raises(IoFailure) as failed:
