@@ -7,18 +7,13 @@ of the event stream that `storage` asks for.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from errno import EEXIST, EISDIR
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, cast
 
 from mfm_ops.app.reports import resolve_run
 from mfm_ops.app.rules import FoldRules
-from mfm_ops.app.spool import STANDARD_STREAM, seekable
-from mfm_ops.app.whole_file import whole_file
+from mfm_ops.app.spool import seekable
+from mfm_ops.app.whole_file import written
 from mfm_ops.machine.errors import StorageFailure
 
 if TYPE_CHECKING:
@@ -103,7 +98,7 @@ def export_file(
 
     async def work(store: SqliteStore | MemoryStore) -> dict[str, Json]:
         run_id = await resolve_run(store, reference)
-        with _written(target, force=force) as sink:
+        with written(target, force=force) as sink:
             done = await export_run(store, run_id, sink, FoldRules, tell or silent)
         return {
             "run_id": str(done.run_id),
@@ -159,24 +154,3 @@ def _imported(run: ImportedRun) -> dict[str, Json]:
         "new_events": added,
         "complete": run.complete,
     }
-
-
-@contextmanager
-def _written(target: str, *, force: bool) -> Iterator[BinaryIO]:
-    """A stream that becomes the file `target` when all went well."""
-    path = Path(target)
-    if target == STANDARD_STREAM:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    if force and path.exists() and not (path.is_file() or path.is_dir()):
-        # A device or a pipe is written to, not replaced.
-        with path.open("wb") as stream:
-            yield stream
-        return
-    if path.is_dir():
-        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), target)
-    if path.exists() and not force:
-        raise FileExistsError(EEXIST, os.strerror(EEXIST), target)
-    with whole_file(path, force=force) as file:
-        yield file

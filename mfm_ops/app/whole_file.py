@@ -1,19 +1,51 @@
 """A file that is there whole or not at all; what dead writers left of theirs is removed.
 
-What is written is left to `transfers`.
+What is written is left to the callers.
 """
 
 import fcntl
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EEXIST, EISDIR
 from pathlib import Path
 from typing import BinaryIO, Final
 
-__all__ = ["whole_file"]
+from mfm_ops.app.spool import STANDARD_STREAM
+
+__all__ = ["whole_file", "written"]
 
 _PREFIX: Final = ".mfm-export-"
+
+
+@contextmanager
+def written(target: str, *, force: bool) -> Iterator[BinaryIO]:
+    """A stream to what a user calls `target`: a file, a device or pipe, or `-` (standard output).
+
+    Raises:
+        OSError: as `whole_file`; `target` is a directory (`EISDIR`), or is there already (`EEXIST`)
+            and not to be replaced by `force`.
+    """
+    path = Path(target)
+    if target == STANDARD_STREAM:
+        # What was printed as text comes first.
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if force and path.exists() and not (path.is_file() or path.is_dir()):
+        # A device or a pipe is written to, not replaced.
+        with path.open("wb") as stream:
+            yield stream
+        return
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), target)
+    if path.exists() and not force:
+        raise FileExistsError(EEXIST, os.strerror(EEXIST), target)
+    with whole_file(path, force=force) as file:
+        yield file
 
 
 @contextmanager

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import tempfile
-from pathlib import Path
 
 import click
 
@@ -25,7 +21,11 @@ artifact = MfmGroup(name="artifact", help="Read what the store holds.")
     artifact,
     "get",
     click.Argument(["artifact_id"], metavar="ID", shell_complete=complete_artifacts),
-    click.Option(["-o", "--output"], metavar="FILE", help="Write the bytes to FILE."),
+    click.Option(
+        ["-o", "--output"],
+        metavar="FILE",
+        help="Write the bytes to FILE, or to standard output (-).",
+    ),
 )
 def get(session: Session, artifact_id: str, output: str | None) -> None:
     """Print an artifact, named by its id or a unique prefix of it.
@@ -34,8 +34,8 @@ def get(session: Session, artifact_id: str, output: str | None) -> None:
     `json` or, where they are no JSON, as `base64`.
     """
     described, data = session.app.artifact(artifact_id)
-    if output is not None:
-        _save(Path(output), data)
+    if output not in (None, "-"):
+        _save(output, data)
         del described["json" if "json" in described else "base64"]
         saved = f"{len(data)} bytes written to {output}"
         if session.as_json:
@@ -58,23 +58,11 @@ def get(session: Session, artifact_id: str, output: str | None) -> None:
         sys.stdout.buffer.write(data)
 
 
-def _save(path: Path, data: bytes) -> None:
-    """Whole or not at all: a reader of `path` never sees half of it."""
-    temporary: str | None = None
+def _save(target: str, data: bytes) -> None:
+    from mfm_ops.app.whole_file import written
+
     try:
-        if path.exists() and not path.is_file():
-            # A device or a pipe is written to, not replaced.
-            path.write_bytes(data)
-            return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".mfm-", delete=False) as file:
-            temporary = file.name
+        with written(target, force=True) as file:
             file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
         raise usage(f"The file cannot be written: {error.strerror}.") from None

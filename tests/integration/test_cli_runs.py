@@ -174,6 +174,11 @@ def test_an_artifact_can_be_saved(mfm: Mfm, finished: dict[str, Any]) -> None:
     nowhere = mfm("artifact", "get", finished["manifest_id"], "-o", "no/such/dir/file", "--json")
     assert (nowhere.code, nowhere.error["code"]) == (2, "usage")
     assert [path.name for path in mfm.directory.glob(".mfm-*")] == []
+    for output in (("-o", "-"), ()):
+        printed = mfm("artifact", "get", finished["manifest_id"], *output)
+        assert printed.out.encode() == target.read_bytes()
+    directory = mfm("artifact", "get", finished["manifest_id"], "-o", mfm.directory)
+    assert (directory.code, directory.out) == (2, "")
 
 
 def test_an_unknown_artifact_is_a_store_error(mfm: Mfm, finished: dict[str, Any]) -> None:
