@@ -185,7 +185,12 @@ def _open_resolved(path: str) -> tuple[int, str]:
             if isinstance(exc, OSError) and is_shortage(exc):
                 raise
             raise _failure("exec_program_missing", "there is no such program") from None
-        resolved = os.readlink(f"/proc/self/fd/{fd}")
+        try:
+            resolved = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            # Links lead deeper than the kernel's longest path.
+            os.close(fd)
+            raise
         if not is_utf8(resolved):
             os.close(fd)
             raise _failure(

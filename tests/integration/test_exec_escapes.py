@@ -3,6 +3,7 @@
 # The tests look at small local files while the loop waits for them anyway.
 # ruff: noqa: ASYNC220, ASYNC240
 
+import os
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from tests.integration.programs import Programs
 from transports.policy import ExecPolicy
+from transports.program import pin_program
 
 pytestmark = pytest.mark.anyio
 
@@ -157,6 +159,31 @@ async def test_a_writable_root_is_written_through_and_the_hosts_devices_stay(
     finally:
         place.unlink(missing_ok=True)
     assert set(Path("/dev").iterdir()) == devices
+
+
+async def test_a_path_too_long_to_be_told_leaves_nothing_open(
+    programs: Programs, tmp_path: Path
+) -> None:
+    # Two names of 2,600 characters each, where a path has 4,096 at most.
+    part = "/".join(["d" * 200] * 13)
+    (tmp_path / "first" / part).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(f"first/{part}")
+    here = os.open(tmp_path / "link", os.O_PATH)
+    for name in part.split("/"):
+        os.mkdir(name, dir_fd=here)
+        deeper = os.open(name, os.O_PATH, dir_fd=here)
+        os.close(here)
+        here = deeper
+    program = os.open("p", os.O_CREAT | os.O_WRONLY, 0o755, dir_fd=here)
+    os.close(here)
+    os.close(program)
+    failure = await programs.failure(f"{tmp_path}/link/{part}/p")
+    assert failure.info.code == "exec_spawn_failed"
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="too long"):
+        pin_program(f"{tmp_path}/link/{part}/p", programs.policy())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    shutil.rmtree(tmp_path / "first")
 
 
 async def test_a_prefix_in_somebody_elses_mounts_is_not_ours(
