@@ -197,7 +197,7 @@ _EXEC: tuple[_Row, ...] = (
     ("exec_program_not_allowed", "IoError.Transport", _PARSING, False, "program_path reason",
      ("Add the program's directory, or a script's interpreter, to `[exec] allow_prefixes` in your "
       "own configuration.")),
-    ("exec_program_missing", "IoError.Transport", _PARSING, False, "program_path",
+    ("exec_program_missing", "IoError.Transport", _PARSING, False, "",
      ("There is no such file; give the absolute path of a program. If Nix collected it since it "
       "was resolved, fork from the state that resolves it.")),
     ("exec_program_not_executable", "IoError.Transport", _PARSING, False, "program_path",
