@@ -13,7 +13,7 @@ import apsw
 from mfm_ops.machine.codes import error_info
 from mfm_ops.machine.errors import StorageError, StorageFailure
 
-__all__ = ["from_os", "from_sqlite", "is_busy", "is_short_of_room", "refused"]
+__all__ = ["from_os", "from_sqlite", "is_busy", "lacks_room", "refused"]
 
 _MESSAGES: Final[Mapping[str, str]] = {
     "store_busy": "another process holds the store's write lock",
@@ -73,10 +73,7 @@ def from_sqlite(
     primary = getattr(error, "result", apsw.SQLITE_ERROR) & 0xFF
     extended = getattr(error, "extendedresult", primary)
     code = _CODES.get(primary, "store_corrupt")
-    # A quota that is used up, a limit on file sizes, and no inodes are failed writes and opens to
-    # SQLite, which calls only ENOSPC of a write a full disk.
-    said = 0 if connection is None else connection.system_errno
-    if is_short_of_room(error) or (primary in _ASK_THE_SYSTEM and said in _FULL):
+    if connection is not None and lacks_room(error, connection):
         code = "store_full"
     names = apsw.mapping_extended_result_codes, apsw.mapping_result_codes
     reason = names[0].get(extended) or names[1].get(primary) or "SQLITE_ERROR"
@@ -102,8 +99,13 @@ def is_busy(error: apsw.Error) -> bool:
     return isinstance(error, (apsw.BusyError, apsw.LockedError))
 
 
-def is_short_of_room(error: apsw.Error) -> bool:
-    """Whether the disk is full."""
-    # The log's index, a file of 32 KiB, grows by one byte a page: only room can be what it lacks.
-    extended = getattr(error, "extendedresult", 0)
-    return isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE
+def lacks_room(error: apsw.Error, connection: apsw.Connection) -> bool:
+    """Whether the disk is full, if not by SQLite's word, then by the system's.
+
+    SQLite calls only ENOSPC of a write a full disk. A quota that is used up, a limit on file sizes,
+    no inodes, and no room for the log's index are failed writes and opens to it.
+    """
+    primary = getattr(error, "result", apsw.SQLITE_ERROR) & 0xFF
+    return isinstance(error, apsw.FullError) or (
+        primary in _ASK_THE_SYSTEM and connection.system_errno in _FULL
+    )

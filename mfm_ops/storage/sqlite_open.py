@@ -21,7 +21,7 @@ from mfm_ops.storage.locate import (
     file_system_of,
 )
 from mfm_ops.storage.sqlite_create import check_name, make_store_file
-from mfm_ops.storage.sqlite_errors import from_os, from_sqlite, is_short_of_room, refused
+from mfm_ops.storage.sqlite_errors import from_os, from_sqlite, lacks_room, refused
 from mfm_ops.storage.sqlite_schema import FORMAT, create, file_format, migrate
 
 __all__ = ["BUSY_TIMEOUT_MS", "Place", "connect", "has_wal_reset_bug", "prepare"]
@@ -96,6 +96,12 @@ def connect(place: Place) -> apsw.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
+    except apsw.Error as error:
+        no_room = lacks_room(error, connection)
+        connection.close()
+        if no_room:
+            raise apsw.exception_for(apsw.SQLITE_FULL) from None
+        raise
     except BaseException:
         connection.close()
         raise
@@ -255,13 +261,11 @@ def _open_for_reading(place: Place) -> tuple[Place, apsw.Connection]:
         _check_room(place)
         connection = connect(place)
         found = _format_or_close(connection, place.name)
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.FullError) as error:
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.FullError) as error:
         # Reading a write-ahead log needs the shared-memory file beside it, which cannot be made
         # here, or not now. Without a log the file is complete, and whoever may not write it may
         # read it.
-        no_room = is_short_of_room(error)
-        if isinstance(error, apsw.IOError) and not no_room:
-            raise
+        no_room = isinstance(error, apsw.FullError)
         if _has_content(place.path.with_name(place.path.name + "-wal")):
             if no_room:
                 raise
@@ -288,7 +292,7 @@ def _check_room(place: Place) -> None:
     """
     disk = os.statvfs(place.path.parent)
     if disk.f_bsize < _PAGE_BYTES and disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
-        raise apsw.FullError("no room for the log's index")
+        raise apsw.exception_for(apsw.SQLITE_FULL)
 
 
 def _format_or_close(connection: apsw.Connection, name: str) -> int | None:
