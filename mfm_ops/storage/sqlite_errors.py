@@ -42,7 +42,6 @@ _CODES: Final[Mapping[int, str]] = {
     apsw.SQLITE_READONLY: "store_read_only",
 }
 
-_ASK_THE_SYSTEM = frozenset({apsw.SQLITE_IOERR, apsw.SQLITE_CANTOPEN})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # Something else is in the way: no fault of the disk.
@@ -102,10 +101,10 @@ def is_busy(error: apsw.Error) -> bool:
 def lacks_room(error: apsw.Error, connection: apsw.Connection) -> bool:
     """Whether the disk is full, if not by SQLite's word, then by the system's.
 
-    SQLite calls only ENOSPC of a write a full disk. A quota that is used up, a limit on file sizes,
-    no inodes, and no room for the log's index are failed writes and opens to it.
+    SQLite calls only ENOSPC of a write a full disk. A quota that is used up, a limit on file sizes
+    and no room for the log's index are failed writes to it.
     """
     primary = getattr(error, "result", apsw.SQLITE_ERROR) & 0xFF
     return isinstance(error, apsw.FullError) or (
-        primary in _ASK_THE_SYSTEM and connection.system_errno in _FULL
+        primary == apsw.SQLITE_IOERR and connection.system_errno in _FULL
     )
