@@ -97,6 +97,8 @@ _KEY = re.compile(r"(?:0x)?[0-9a-f]{64}")
 _BODY = re.compile(r"(?:0x)?(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})|[0-9a-f]{5}-[0-9a-f]{5}")
 _HEX_OR_DASHES = re.compile(r"[0-9A-Fa-fx:-]+")
 _MAX_LINE_CHARS = 400
+# What is longer was encrypted, or has a shape of its own. A line is cut before it is judged.
+_MAX_VALUE_CHARS = 300
 _TRIMMED = "\"'`.,;()[]<>{}*"
 
 
@@ -221,6 +223,8 @@ def _is_value(label: str, word: str) -> bool:
     if (
         value.startswith(("$", "%", "-"))
         or "," in value
+        or value.count(":") > 2
+        or len(value) > _MAX_VALUE_CHARS
         or "://" in value
         or _PAIR.match(value)
         or ("@" in value[1:] and "." in value)

@@ -46,6 +46,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _BASE58_NAME = re.compile(
     r"[1-9A-HJ-NP-Za-km-z]{32,34}|[1-9A-HJ-NP-Za-km-z]{42,46}|[1-9A-HJ-NP-Za-km-z]{87,88}"
 )
+_CIPHER_KEY = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{64}")
 _DIGEST = re.compile(r"(?:0x)?[0-9a-fA-F]{24,}")
 _VERB = re.compile(CREDENTIAL_VERBS)
 _SETTERS = re.compile(SETTINGS)
@@ -77,7 +78,9 @@ def options_expose(words: Sequence[str]) -> bool:
         if _PASSWORDS.fullmatch(option) and (named or equals or _is_telling(value)):
             if is_password(value):
                 return True
-        elif _OTHER_OPTIONS.fullmatch(option) and _is_telling(value):
+        elif (_OTHER_OPTIONS.fullmatch(option) and _is_telling(value)) or (
+            option == "-K" and _CIPHER_KEY.fullmatch(value)
+        ):
             return True
         if _SAYS.fullmatch(option) and value.startswith(("echo ", "printf ")):
             return is_password(value.split()[-1])

@@ -56,6 +56,15 @@ _YAML_PAIR = re.compile(
 _ATTRIBUTE = re.compile(
     r"""\bname=["']([\w:. -]{2,64})["']\s{0,4}>\s{0,16}([^<>\n]{1,256}?)\s{0,16}<""", re.ASCII
 )
+_MAX_VALUE_CHARS = 128
+_LONG = re.compile(r"""[^\s"'`]{180}""")
+_DIGEST = re.compile(r"[0-9a-f]{32,128}")
+# The names that the entries of password stores and settings of Windows have in XML.
+_NESTED = re.compile(
+    r"<(?:(?:[Kk]ey|[Nn]ame)>([\w .-]{2,64})</(?:[Kk]ey|[Nn]ame)|([\w.-]{2,64}))>\s{0,16}"
+    r"<(?:[Vv]alue|string)(?: [^<>\n]{0,64})?>([^<>\n]{1,256})</",
+    re.ASCII,
+)
 _COOKIE = re.compile(r"(?i)\bcookie\\?[\"']?: ?\\?[\"']?([^\r\n]{1,4096})")
 
 
@@ -75,6 +84,10 @@ def is_assigned(text: str) -> bool:
             return True
     if "</" in text and any(_field(name, value) for name, value in _ELEMENT.findall(text)):
         return True
+    if "alue" in text or "<string" in text:
+        for key, element, value in _NESTED.findall(text):
+            if _field(key or element, value):
+                return True
     if "=" in text and any(_field(*pair) for pair in _PAIR.findall(text)):
         return True
     if "alue:" in text and any(_field(*pair) for pair in _YAML_PAIR.findall(text)):
@@ -104,6 +117,8 @@ def _value_exposes(
     if text[start - 1 : start] in {";", ":"} and "pkcs11:" in text[max(0, start - 256) : start]:
         return False  # the label of a device
     operator = found[4]
+    if _is_elsewhere(text, start, found):
+        return False
     sign = operator.strip(" \t\n]>|+-0123456789") or operator.strip()
     sign = sign if len(sign) < 3 and sign != "::" else sign.rstrip(":") or ":"
     named = sign in {"=", ":", ":=", "=>", "=="} or name.startswith("-")
@@ -138,6 +153,14 @@ def _value_exposes(
             return False  # what an object of that kind is called: `secret: db-creds-x7k2p`
         return value.lower() != name.lower() and not is_sample(value)
     return is_word_phrase(value)
+
+
+def _is_elsewhere(text: str, start: int, found: re.Match[str]) -> bool:
+    """The digest of a file of that name, or what is far too long for a password: encrypted."""
+    value = found[7] or ""
+    if text[start - 1 : start] == "/" and not found[4].strip():
+        return _DIGEST.fullmatch(value) is not None
+    return len(value) == _MAX_VALUE_CHARS and _LONG.match(text, found.end(7)) is not None
 
 
 def _at_most_strong(strength: Strength) -> Strength:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from mfm_ops.machine.secret_argv import is_credential, options_expose
 from mfm_ops.machine.secret_names import Strength
-from mfm_ops.machine.secret_values import exposes, is_sample, looks_random
+from mfm_ops.machine.secret_values import exposes, is_distinct, is_sample, looks_random
 
 __all__ = ["rule_in_command"]
 
@@ -67,6 +67,8 @@ _LINES = (
     ),
     re.compile(r"""\bsmbclient\b[^\n]{0,200}? -U[ =]?["']?[\w.\\/-]{1,64}%([^\s"']{3,128})"""),
 )
+# How programs of Windows are told.
+_SLASHED = re.compile(r" /p:[\"']?([^\s\"']{4,128})")
 _CURL = re.compile(r"\bcurl\b[^\n|;]{0,400}")
 _CURL_COOKIE = re.compile(r""" (?:-b|--cookie)[ =]?["']?[^"'\n=]{1,64}=([^\s"';]{16,256})""")
 
@@ -77,6 +79,8 @@ def rule_in_command(text: str) -> str | None:
         for found in line.finditer(text):
             if _exposes(found[1]):
                 return "command_password"
+    if " /p:" in text and any(map(_is_drawn, _SLASHED.findall(text))):
+        return "command_password"
     judged: set[str] = set()
     for found in _PROGRAM.finditer(text):
         command = text[found.start() : found.start() + _MAX_COMMAND_CHARS]
@@ -98,6 +102,10 @@ def rule_in_command(text: str) -> str | None:
         if any(map(looks_random, _CURL_COOKIE.findall(request))):
             return "command_cookie"
     return None
+
+
+def _is_drawn(value: str) -> bool:
+    return "/" not in value and _exposes(value) and is_distinct(value)
 
 
 def _cut(command: str) -> list[str]:

@@ -23,10 +23,11 @@ class Gates(NamedTuple):
     phrase: bool
     commands: bool
     lines: bool
+    dumps: bool
     layered: bool
 
 
-ALL_OPEN = Gates(True, True, True, True, True, True, True)
+ALL_OPEN = Gates(True, True, True, True, True, True, True, True)
 
 _LOWER = bytes(range(256)).lower()
 _NO_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha() or byte > 127)
@@ -134,7 +135,7 @@ def words_in(letters: bytes, data: bytes) -> bool:
                 return True
         if b"_KEY" in data or b"-Key" in data or re.search(_KEYED, data.lower()):
             return True
-    return b"_SESSION" in data or b"_PAT" in data
+    return b"_SESSION" in data or b"_PAT" in data or (b"O" in data and b"ttpOnly" in data)
 
 
 # As text: compiled when a document is the first to ask for them.
@@ -142,9 +143,19 @@ _OPTION = (
     rb'[ "]-(?:[aAbkKNpPsStTuUvwWxXzZ][ "=]|u[^ "]{1,64}:)'
     rb"|--[a-z-]{0,16}(?:value|body|string|user|auth|cred|login|basic|admin|command)"
 )
-_VERB = b'[" ;&|](?:' + VERBS.encode() + b')[" ]'
+_VERB = b'[" ;&|/](?:' + VERBS.encode() + b')[" ]'
 # The beginning of an array of bytes.
 _NUMBERS = rb"\[\s{0,8}(?:[0-9]{1,3},\s{0,8}){4}"
+
+
+# What `secret_dumps` knows is said in capitals, and most documents have few of them.
+_NO_CAPITALS = bytes(byte for byte in range(256) if not 65 <= byte <= 90)
+_DUMPS = (
+    *(b"PASS", b"SECRET", b"RSA", b"FALSE", b"AUTH", b"TRUE", b"UGF", b"LOGIN", b"PLAIN"),
+    *(b"IDENTIFY", b"RANDOM"),
+)
+# Bytes of a key stand below the word that says so.
+_BYTES = rb"(?:[Pp]riv[a-zA-Z -]{0,16}|[Kk]ey|dump):\s{1,64}'?[0-9a-fA-F]{1,2}[: ]"
 
 
 def _holds_one(data: bytes, marks: tuple[bytes, ...]) -> bool:
@@ -175,6 +186,7 @@ def gates_of(data: bytes) -> Gates:
         phrase=may_hold_phrase(data),
         commands=_may_be_command(data, words, slashes),
         lines=_may_be_line(data),
+        dumps=_may_be_dump(data),
         layered=layered,
     )
 
@@ -190,9 +202,9 @@ def _may_be_command(data: bytes, words: bool, slashes: bool) -> bool:
         return True
     if b"[" in data and b'["' in data and re.search(_VERB, data):
         return True
-    return (
-        b"|" in data or (slashes and b"/user:" in data) or (words and b"assword:" in data)
-    ) and _holds_one(data, MARKS)
+    if slashes and (b"/user:" in data or b"/p:" in data):
+        return True
+    return (b"|" in data or (words and b"assword:" in data)) and _holds_one(data, MARKS)
 
 
 def _may_be_line(data: bytes) -> bool:
@@ -201,8 +213,20 @@ def _may_be_line(data: bytes) -> bool:
         or (b"://" in data and _holds_one(data, _PATHS))
         or (b"$" in data and re.search(_CRYPT, data) is not None)
         or (b"(" in data and _holds_one(data, _CLIENTS))
-        or (b"*" in data and b":*:" in data)
+        or (b"*" in data and (b":*:" in data or b"'*" in data))
         or _holds_one(data, _LINES)
         or (b"@" in data and (b"+@all" in data or b"@//" in data or b"]:" in data))
         or (b"[" in data and data.count(b",") > 62 and re.search(_NUMBERS, data) is not None)
     )
+
+
+def _may_be_dump(data: bytes) -> bool:
+    if b"S" in data or b"U" in data or b"I" in data or b"M" in data:
+        capitals = data.translate(None, _NO_CAPITALS)
+        if len(capitals) > 2 and _holds_one(capitals, _DUMPS):
+            return True
+    if b"=" in data and b"==" in data and re.search(rb":[A-Za-z0-9+/]{86}==", data):
+        return True
+    return (b": " in data or (b"\n" in data and b":\n" in data)) and re.search(
+        _BYTES, data
+    ) is not None

@@ -43,7 +43,10 @@ def is_key(value: str, name: str) -> bool:
     body = value.rstrip("=")
     if "/" in body and not bare and "." in body:
         return False  # a path
-    return is_drawn(body.encode(), least=1) or any(map(_is_drawn_part, _PARTS.split(body)))
+    parts = _PARTS.split(body)
+    if bare and _LOWER_HEX.fullmatch(parts[-1]) and len(parts[-1]) in _KEY_SIZES:
+        return False  # `linux-npm-` and the digest of what the key of a cache stands for
+    return is_drawn(body.encode(), least=1) or any(map(_is_drawn_part, parts))
 
 
 def _is_drawn_part(part: str) -> bool:

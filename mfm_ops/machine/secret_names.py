@@ -64,19 +64,19 @@ _FUSED = (
     *("authtoken", "secretaccesskey"),
 )
 _FUSED_PASS = re.compile(
-    r".*pwd|(?:ssh|ldap|db|sql|root|user|admin|bind|smtp|http|my|require|store|key)pass"
+    r".*(?:pwd|psk)|(?:ssh|ldap|db|sql|root|user|admin|bind|smtp|http|my|require|store|key)pass"
 )
 # Words behind a name that say what shape the value has, not that it is something else.
 _QUALIFIERS = frozenset(
     _split(
         "old new current previous prod production dev test staging primary secondary value "
         "plain plaintext cleartext raw hex base64 b base64url pem string str text words v "
-        "default here confirm confirmation again"
+        "binary default here confirm confirmation again"
     )
 )
 _NEGATIONS = frozenset(
     _split(
-        "public publishable no has is show hide forgot reset require requires required allow "
+        "public publishable no has have is show hide forgot reset require requires required allow "
         "use without min max encrypted hashed masked redacted missing invalid expired wrong "
         "empty count num page next continuation continue sync cancel cancellation stop pad "
         "bos eos unk mask sep cls special start end erc csrf checksum sha fingerprint digest "

@@ -10,6 +10,7 @@ from mfm_ops.machine.json_rules import Json
 from mfm_ops.machine.secret_names import Strength, name_strength
 
 __all__ = [
+    "ARGUMENTS",
     "Label",
     "are_account_keys",
     "entries_are_secret",
@@ -18,10 +19,13 @@ __all__ = [
     "is_private_jwk",
     "is_sealed",
     "label_of",
+    "program_of",
     "unlocks",
 ]
 
 Label = tuple[str, Strength]
+ARGUMENTS = frozenset(("argv", "args", "arguments", "Args"))
+_PROGRAMS = ("program_path", "program", "command", "cmd", "Path", "executable")
 _LABELS = ("name", "key", "Name", "Key", "field", "label", "title", "id", "ParameterKey", "param")
 _TYPES = ("type", "Type", "kind")
 _MARKS = ("sensitive", "secret", "is_secret", "isSecret", "Sensitive")
@@ -45,11 +49,30 @@ def label_of(value: Mapping[str, Json]) -> Label | None:
             return kind, Strength.STRONG
     if any(value.get(mark) is True for mark in _MARKS):
         return "sensitive", Strength.STRONG
+    if "httpOnly" in value or "HttpOnly" in value:
+        return "cookie", Strength.RANDOM  # as browsers export their jars
+    where = value.get("id")
+    if isinstance(where, str) and len(where) < 256 and "://" in where and "/secrets/" in where:
+        return "secret", Strength.GENERATED
     for field in (*_LABELS, *_TYPES):
         label = value.get(field)
         if isinstance(label, str) and (found := name_strength(label)) > Strength.KEYED:
             return label, Strength.RANDOM if label.lower() == "secret" else found
     return None
+
+
+def program_of(value: Mapping[str, Json]) -> str:
+    """The bare name of the program that an object calls with its arguments, or nothing.
+
+    Requests of mfm and containers of Kubernetes keep the two apart.
+    """
+    for field in _PROGRAMS:
+        program = value.get(field)
+        if isinstance(program, list) and len(program) == 1:
+            program = program[0]
+        if isinstance(program, str) and 0 < len(program) < 256:
+            return program.replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
+    return ""
 
 
 def is_labelled(field: str) -> bool:

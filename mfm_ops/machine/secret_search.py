@@ -19,6 +19,7 @@ from mfm_ops.machine.secret_gates import ALL_OPEN, Gates
 from mfm_ops.machine.secret_names import Strength, name_strength
 from mfm_ops.machine.secret_phrases import is_phrase
 from mfm_ops.machine.secret_records import (
+    ARGUMENTS,
     Label,
     are_account_keys,
     entries_are_secret,
@@ -27,6 +28,7 @@ from mfm_ops.machine.secret_records import (
     is_private_jwk,
     is_sealed,
     label_of,
+    program_of,
     unlocks,
 )
 from mfm_ops.machine.secret_text import rule_in_text
@@ -70,6 +72,8 @@ class _Visit(NamedTuple):
     """Whether every field is a secret."""
     key: str | None = None
     """The key to look at before the value, for the values of an object."""
+    program: str = ""
+    """For a list of arguments, what a field beside it says is called with them."""
 
 
 def first_secret(root: Json, gates: Gates, *, layers: int = 0) -> SecretFinding | None:
@@ -105,7 +109,7 @@ def first_secret(root: Json, gates: Gates, *, layers: int = 0) -> SecretFinding 
                 return SecretFinding(_pointer(visit.place), "account_key")
             if len(value) >= 12 and gates.phrase and _is_word_list(value):
                 return SecretFinding(_pointer(visit.place), "bip39_phrase")
-            if gates.commands and _is_argv(value) and _command_exposes(value):
+            if gates.commands and _is_argv(value) and _command_exposes(value, visit.program):
                 return SecretFinding(_pointer(visit.place), "command_password")
             if len(value) == 2 and _is_pair(value):
                 return SecretFinding(_pointer(visit.place), "sensitive_key")
@@ -134,11 +138,13 @@ def _rule_in_json(text: str, layers: int) -> str | None:
 
 
 def _is_argv(value: list[Json]) -> bool:
-    return len(value) > 1 and all(isinstance(item, str) for item in value[:_MAX_ARGV])
+    return bool(value) and all(isinstance(item, str) for item in value[:_MAX_ARGV])
 
 
-def _command_exposes(value: list[Json]) -> bool:
+def _command_exposes(value: list[Json], program: str) -> bool:
     words = [item for item in value[:_MAX_ARGV] if isinstance(item, str)]
+    if program:
+        words.insert(0, program)
     return (
         options_expose(words)
         or verb_exposes(words)
@@ -180,6 +186,7 @@ def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:
                 label=passed_on,
                 sealed=is_sealed(key),
                 each=entries_are_secret(value, key),
+                program=program_of(value) if key in ARGUMENTS else "",
             )
         )
     return members
@@ -223,6 +230,8 @@ def _is_pair(value: list[Json]) -> bool:
     name, text = value
     if not (isinstance(name, str) and isinstance(text, str)) or name.startswith("-"):
         return False
+    if name.lower().endswith("cookie") and is_assigned(f"Cookie: {text}"):
+        return True
     likely = looks_generated(text) or looks_random(text) or is_word_phrase(text)
     return likely and exposes(name_strength(name), text, name)
 

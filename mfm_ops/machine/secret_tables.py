@@ -20,7 +20,9 @@ __all__ = ["is_tabled"]
 _TELLING = re.compile(r"(?i)token|secret|pass|key|pwd|psk|credential")
 _HEAD = re.compile(r"[A-Za-z][A-Za-z0-9 _./-]{0,39}", re.ASCII)
 _BLANKS = re.compile(r"[ \t]{2,}|\t")
-_RULE = re.compile(r"[\s|+=:_-]*")
+_BOX = "\u2502"
+_RULE = re.compile(r"[\s|+=:_\u2500-\u253c-]*")
+_PAIRED = re.compile(r"[\s|]*(?:Key|Field|Name|Property)[\s|]+Value[\s|]*")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*")
 _MAX_LINE_CHARS = 2000
 _MAX_CELLS = 40
@@ -41,17 +43,43 @@ class _Head(NamedTuple):
 def is_tabled(text: str) -> bool:
     """Whether a cell below a telling head holds a secret; linear in the length of the text."""
     head: _Head | None = None
+    before = ""
+    paired = False  # below `Key  Value` each row is a name and its value
+    judged: set[str] = set()
+    ruled = False  # a line below the head: what follows are rows, whatever they say
     for line in text.split("\n"):
         if not line.strip():
-            head = None
-        elif len(line) > _MAX_LINE_CHARS or _RULE.fullmatch(line):
+            head, before, paired, ruled = None, "", False, False
+        elif len(line) > _MAX_LINE_CHARS:
             continue
+        elif _RULE.fullmatch(line):
+            if before and not ruled:
+                paired, ruled = _PAIRED.fullmatch(before) is not None, True
         elif head is not None:
             if _row_exposes(line, head):
                 return True
+        elif line in judged:
+            before = line
         elif _TELLING.search(line):
-            head = _head_of(line)
+            if (paired or _BOX in line) and _pair_exposes(line):
+                return True
+            if ruled:
+                continue
+            before, head = line, _head_of(line)
+            if head is None:
+                judged.add(line)
+        else:
+            before = line
     return False
+
+
+def _pair_exposes(line: str) -> bool:
+    divider = next((mark for mark in (_BOX, "|") if mark in line), "")
+    cells = [cell for cell in _cells(line, divider) if cell]
+    if len(cells) != 2:
+        return False
+    strength = name_strength(cells[0].rstrip(":"))
+    return strength > Strength.KEYED and _is_secret(cells[1], strength)
 
 
 def _head_of(line: str) -> _Head | None:
@@ -59,6 +87,7 @@ def _head_of(line: str) -> _Head | None:
     if divider == "," and (", " in line or line.endswith(",")):
         return None  # a sentence, or a list of a program's source
     cells = _cells(line, divider)
+    cells[0] = cells[0].removeprefix("# ")
     if not 1 < len(cells) < _MAX_CELLS or not all(
         not cell or _HEAD.fullmatch(cell) for cell in cells
     ):

@@ -10,6 +10,7 @@ import re
 
 from mfm_ops.machine.secret_assigned import is_assigned
 from mfm_ops.machine.secret_commands import rule_in_command
+from mfm_ops.machine.secret_dumps import rule_in_dump
 from mfm_ops.machine.secret_encoded import MAX_LAYERS, encoded_texts, unescaped
 from mfm_ops.machine.secret_gates import ALL_OPEN, Gates, folded, words_in
 from mfm_ops.machine.secret_lines import rule_in_line
@@ -49,6 +50,10 @@ def rule_in_text(text: str, gates: Gates, *, layers: int = 0) -> str | None:
             return rule
     if gates.lines:
         rule = rule_in_line(text) or rule_in_url(text)
+        if rule:
+            return rule
+    if gates.dumps:
+        rule = rule_in_dump(text)
         if rule:
             return rule
     if gates.commands:

@@ -48,7 +48,7 @@ _INSTRUCTION = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _REFERENCE = re.compile(
-    r"(?:file|vault|env|unix|sha[0-9]{1,3}|md5|keyring|keychain|secret|secrets|ref|ref\+[a-z]+|arn|op|ssm|kms|sops|fd|cmd"
+    r"(?:file|vault|env|unix|(?:hmac-)?sha[0-9]{1,3}|md5|keyring|keychain|secret|secrets|ref|ref\+[a-z]+|arn|op|ssm|kms|sops|fd|cmd"
     r"|awssm|aws-sm|gcpsm|azurekv|secretsmanager|systemd|credential|pass-store|prompt):[^\s]*"
     r"|[A-Za-z][A-Za-z0-9+.-]*://[^\s@]*|projects/[\w/.-]+|secrets?/[\w/.-]+",
     re.ASCII | re.IGNORECASE,
@@ -132,7 +132,11 @@ def _is_description(value: str, name: str) -> bool:
         return True  # "is too short (8 characters)"
     if any(char.isdigit() for char in value):
         return False
-    if not value.isascii() and "phrase" not in name.lower() and len(value) < 200:
+    if (
+        not value.isascii()
+        and len(value) < 200
+        and ("phrase" not in name.lower() or len(words) < 2)
+    ):
         return True  # a label in another language: passwords are typed on any keyboard
     if len(words) < 2:
         return False

@@ -3,7 +3,7 @@
 from random import Random
 
 from mfm_ops.machine.json_rules import Json
-from tests.corpora.draws import fill, url64
+from tests.corpora.draws import b64, fill, url64
 
 __all__ = ["lookalikes"]
 
@@ -75,6 +75,18 @@ _MORE_TEXTS = (
         "pubkey: {96:h}",
     ),
 )
+_DUMPS = (
+    *("ED25519 Public-Key:\npub:\n    12:ab:34:cd:56:ef:78:90:12:", "Private-Key: (2048 bit)\n"),
+    *("CLIENT_RANDOM <client_random> <master_secret>", "{64:h} {64:h}", "RSA key {64:h} {64:h}"),
+    *("x.example\tTRUE\t/\tFALSE\t0\tlang\tde\n", "gene\tTRUE\tchr1\tFALSE\t12\tx\t{64:h}"),
+    *("PASS tests/login.test.js\n", "USER jo\n331 Go on\nPASS XXXX\n", "a1 LOGIN completed\n"),
+    *("250-AUTH PLAIN LOGIN CRAM-MD5\n", "AUTH LOGIN\n334 UGFzc3dvcmQ6\n*\n501 cancelled\n"),
+    *("root:*:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n", "x-1:{43:b}="),
+    *(" /etc/pam.d/passwd {32:h}\n /etc/pam.d/chpasswd {32:h}\n", "HAVE_STRUCT_PASSWD = 1\n"),
+    "Key            Value\n---            -----\ndisplay_name   token\nentity_id      " + _UUID,
+    "uid:-::::1674301533::{40:H}::Signing Key (12) <a@b.example>::::0:\nsub:-:4096:1:{16:H}:17:::",
+    "encryptedData:\n  password: AgB{400:b}\n",
+)
 _COMMANDS = (
     *(
         "git commit -S -m Login2Page",
@@ -125,7 +137,7 @@ _VALUES: tuple[Json, ...] = (
 
 def lookalikes(rng: Random) -> list[Json]:
     """All of them, drawn anew."""
-    texts: list[Json] = [{"stdout": fill(rng, text)} for text in (*_TEXTS, *_MORE_TEXTS)]
+    texts: list[Json] = [{"stdout": fill(rng, text)} for text in (*_TEXTS, *_MORE_TEXTS, *_DUMPS)]
     commands: list[Json] = [
         {"argv": [fill(rng, word) for word in command.split(" ")]} for command in _COMMANDS
     ]
@@ -133,6 +145,11 @@ def lookalikes(rng: Random) -> list[Json]:
         {"annotations": {"checksum/secret": fill(rng, "{64:h}")}},
         {"encryptedData": {"password": fill(rng, "AgB{400:b}")}},
         {"Idempotency-Key": fill(rng, _UUID), "CACHE_KEY": fill(rng, "{40:h}")},
+        {"key": fill(rng, "linux-cargo-{64:h}")},
+        {"client_token": fill(rng, "hmac-sha256:{64:h}")},
+        {"sig": f"cache-1:{b64(rng.randbytes(63) + bytes([rng.randrange(16)]))}"},
+        {"program_path": "/usr/bin/mysql", "argv": ["-uroot", "-p", "shop"]},
+        {"program_path": "/usr/bin/mkdir", "argv": ["-p", "/srv/p:x"]},
         {"accounts": [fill(rng, "0x{40:h}")]},
         {"kty": "RSA", "n": url64(rng.randbytes(256)), "e": "AQAB"},
         {"signature": url64(rng.randbytes(64)), "digest": url64(rng.randbytes(32))},

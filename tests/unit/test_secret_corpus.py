@@ -15,6 +15,7 @@ from tests.corpora.class_lookalikes import lookalikes
 from tests.corpora.classes import CLASSES
 from tests.corpora.columns import COLUMNS
 from tests.corpora.draws import fill, phrase
+from tests.corpora.dumps import DUMPS
 from tests.corpora.kinds import is_held_out
 from tests.corpora.measure import false_alarms, is_found, recall
 from tests.corpora.tool_output import tool_outputs
@@ -40,7 +41,7 @@ def test_false_alarms_stay_under_the_goal_in_either_half(held_out: bool) -> None
 
 
 def test_every_class_is_found_in_its_stored_form_as_in_its_own() -> None:
-    classes = (*CLASSES, *COLUMNS)
+    classes = (*CLASSES, *COLUMNS, *DUMPS)
     score = recall(classes, rounds=12)
     assert score.share >= 0.97, score.by_kind
     for kind in classes:
