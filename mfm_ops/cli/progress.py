@@ -41,8 +41,13 @@ class Teller:
         if self._said - self._told > _MOST_CHARS:
             return
         if self._thread is None:
-            self._thread = Thread(target=self._work, name="teller", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._work, name="teller", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # No thread is to be had now: the run is worth more than a line about it.
+                return
+            self._thread = thread
         self._said += len(text)
         self._texts.put(text)
 
