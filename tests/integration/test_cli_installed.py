@@ -168,7 +168,7 @@ def test_broken_entry_points_are_told_and_break_nothing(mfm: Mfm) -> None:
 
 def test_an_op_that_ends_the_process_while_it_expands_is_no_success(mfm: Mfm) -> None:
     result = mfm("op", "leaver", "--json")
-    assert (result.code, result.document["error"]["code"]) == (1, "internal_error")
+    assert (result.code, result.document["error"]["code"]) == (2, "invalid_plan")
 
 
 def test_a_built_in_op_is_not_held_up_by_other_packages(mfm: Mfm) -> None:
