@@ -47,6 +47,8 @@ _BASE58_NAME = re.compile(
     r"[1-9A-HJ-NP-Za-km-z]{32,34}|[1-9A-HJ-NP-Za-km-z]{42,46}|[1-9A-HJ-NP-Za-km-z]{87,88}"
 )
 _CIPHER_KEY = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{64}")
+# Keys of 32 and 64 bytes.
+_PADDED = re.compile(r"[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==")
 _DIGEST = re.compile(r"(?:0x)?[0-9a-fA-F]{24,}")
 _VERB = re.compile(CREDENTIAL_VERBS)
 _SETTERS = re.compile(SETTINGS)
@@ -110,7 +112,8 @@ def verb_exposes(words: Sequence[str]) -> bool:
             positions = words[at + 1 : at + 1 + _MAX_POSITIONS]
             return any(_is_argument(value) for value in positions)
         if _SETTERS.fullmatch(word) and any(
-            _is_drawn(value.rpartition("=")[2]) for value in words[at + 1 : at + 1 + _MAX_POSITIONS]
+            _is_drawn(re.split("[=:]", value)[-1])
+            for value in words[at + 1 : at + 1 + _MAX_POSITIONS]
         ):
             return True
     return False
@@ -160,6 +163,8 @@ def _is_telling(value: str) -> bool:
     if _UUID.fullmatch(value):
         return True
     if is_well_known(value):
+        return True
+    if _PADDED.fullmatch(value):
         return True
     if len(value) < 8 or _DIGEST.fullmatch(value) or any(mark in value for mark in "/:,=.\\ "):
         return False

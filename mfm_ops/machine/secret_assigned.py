@@ -26,7 +26,8 @@ __all__ = ["is_assigned"]
 # a value may hold the next name. Counts are possessive or bounded, so that the work for a name
 # does not grow with the text.
 _CANDIDATE = re.compile(
-    r"(pass(?:word|wd|phrase|code|wort)?|secret|token|mnemonic|phrase|cookie|authori[sz]ation|psk"
+    r"(pass(?:word|wd|phrase|code|wort)?|secret(?: id(?=[ :=]))?|token|mnemonic"
+    r"|phrase|cookie|authori[sz]ation|psk"
     r"|auth|pwd|seed|macaroon|(?:bind|root)pw|(?<![A-Za-z])pw(?![a-z])|(?<=[_-])(?:key|pat|jwt|session|credentials?)"
     r"|(?:private|priv|prv|api|access|account|signing|encryption|master|shared"
     r"|app|admin|routing|integration|hmac|signer|wallet|deploy|license|service|role|subscription|storage|crypt|root|write"
@@ -160,7 +161,8 @@ def _is_elsewhere(text: str, start: int, found: re.Match[str]) -> bool:
     value = found[7] or ""
     if text[start - 1 : start] == "/" and not found[4].strip():
         return _DIGEST.fullmatch(value) is not None
-    return len(value) == _MAX_VALUE_CHARS and _LONG.match(text, found.end(7)) is not None
+    password = "pass" in found[1].lower() and len(value) == _MAX_VALUE_CHARS
+    return password and _LONG.match(text, found.end(7)) is not None
 
 
 def _at_most_strong(strength: Strength) -> Strength:

@@ -52,12 +52,12 @@ _ECHO = r"""\b(?:echo|printf) {1,8}(?:-n {1,8})?["']?"""
 _PIPED = r"""([^\s"'|%][^"'\n|%]{3,127}?)["']? {0,8}\| {0,8}"""
 _LINES = (
     re.compile(_ECHO + _PIPED + r"sudo {1,8}(?:-\w{1,8} {1,8}){0,8}-S\b"),
-    re.compile(_ECHO + r"[\w.-]{1,64}:" + _PIPED + r"chpasswd\b"),
+    re.compile(_ECHO + r"[\w.-]{1,64}:" + _PIPED + r"(?:sudo {1,4})?chpasswd\b"),
     re.compile(
         _ECHO + _PIPED + r"(?:docker secret create|gh secret set"
         r"|[\w ./-]{1,64} --(?:password-stdin|stdin|passphrase-fd))\b"
     ),
-    re.compile(r"""\blftp [^\n]{0,100}?-u[ =]?["']?[\w.-]{1,64},([^\s"']{3,128})"""),
+    re.compile(r"""\blftp [^\n]{0,100}?(?<= )-u[ =]?["']?[\w.-]{1,64},([^\s"']{3,128})"""),
     re.compile(r"""\bnet use [^\n]{0,200}?/user:\S{1,64} {1,8}(?!/)(\S{4,128})"""),
     re.compile(
         r"""assword:?[^\n]{0,20}"\s{0,8}send(?: --)? {1,8}"([^"\n]{4,128}?)(?:\\r|\\n)?\""""

@@ -34,7 +34,8 @@ _JAR_LINE = re.compile(
     r"\t([^\s]{16,4096})[ \t\r]{0,4}$"
 )
 _SASL = re.compile(
-    r"\b(?:AUTH|AUTHENTICATE|PLAIN)['\"]?[ >](?:PLAIN )?([A-Za-z0-9+/]{8,1024}={0,2})(?![\w+/=])",
+    r"\b(?:AUTH|AUTHENTICATE|PLAIN)['\"]?[ >](?:[A-Z][A-Z0-9-]{3,15} )?"
+    r"([A-Za-z0-9+/]{8,1024}={0,2})(?![\w+/=])",
     re.ASCII,
 )
 # The server asks for `Password:` in base64, and the client's next line answers.
@@ -46,7 +47,7 @@ _ASKED = re.compile(
 # A password behind PASS follows on a name; alone it is the report of a test.
 _SAID = re.compile(
     r"(?m)(?:(?:^|[ >])USER [^\n]{1,128}\n(?:[^\n]{0,256}\n){0,3}?(?:[^\n]{0,16}[ >])?PASS"
-    r"|^PASS(?=[^\n]{1,300}\nNICK )|\bLOGIN {1,4}\"?[\w.@+-]{1,128}\"?"
+    r"|^PASS(?=[^\n]{1,300}\nNICK )|\bLOGIN {1,4}\"?[\w.@+-]{1,128}\"?|\bAUTHENTICATE(?= \")"
     r"|\bIDENTIFY(?: [\w-]{1,32})?)"
     r" {1,4}\"?([^\s\"]{6,256})\"?[ \r]{0,4}$"
 )
@@ -69,7 +70,7 @@ def rule_in_dump(text: str) -> str | None:
         return "sasl_password"
     if "334 UGF" in text and any(map(_is_readable, set(_ASKED.findall(text)))):
         return "sasl_password"
-    if ("PASS" in text or "LOGIN " in text or "IDENTIFY" in text) and any(
+    if ("PASS" in text or "AUTHENTICATE" in text or "LOGIN " in text or "IDENTIFY" in text) and any(
         map(_is_spoken, set(_SAID.findall(text)))
     ):
         return "spoken_password"

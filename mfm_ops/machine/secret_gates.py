@@ -41,7 +41,7 @@ _PERCENT = re.compile(rb"%[2-7][0-9A-Fa-f]")
 # Marks of lines and URLs that `secret_lines` and `secret_urls` know.
 _CRYPT = rb"\$[0-9A-Za-z_-]{1,16}\$"
 _CLIENTS = (b"lient(", b"onfigure(", b"pi(", b"PI(", b"ogin(", b"dk(", b"DK(")
-_LINES = (b":543", b"SHA}")
+_LINES = (b":543", b"{S")
 _QUERIES = (
     *(b"sig=", b"ature=", b"key=", b"code=", b"sid=", b"session=", b"ticket=", b"jwt=", b"oken="),
     *(b"auth=", b"key = A", b"encrypt = "),
@@ -215,7 +215,10 @@ def _may_be_line(data: bytes) -> bool:
         or (b"(" in data and _holds_one(data, _CLIENTS))
         or (b"*" in data and (b":*:" in data or b"'*" in data))
         or _holds_one(data, _LINES)
-        or (b"@" in data and (b"+@all" in data or b"@//" in data or b"]:" in data))
+        or (
+            b"@" in data
+            and (b"+@all" in data or b"@//" in data or b"@tcp(" in data or b"]:" in data)
+        )
         or (b"[" in data and data.count(b",") > 62 and re.search(_NUMBERS, data) is not None)
     )
 
@@ -223,7 +226,7 @@ def _may_be_line(data: bytes) -> bool:
 def _may_be_dump(data: bytes) -> bool:
     if b"S" in data or b"U" in data or b"I" in data or b"M" in data:
         capitals = data.translate(None, _NO_CAPITALS)
-        if len(capitals) > 2 and _holds_one(capitals, _DUMPS):
+        if (len(capitals) > 3 or capitals == b"RSA") and _holds_one(capitals, _DUMPS):
             return True
     if b"=" in data and b"==" in data and re.search(rb":[A-Za-z0-9+/]{86}==", data):
         return True

@@ -66,6 +66,9 @@ def is_issued(run: bytes, before: bytes) -> bool:
     """
     if _HASHES.match(run) or _HASHES.search(before):
         return False
+    if run[1:2] == b"." and run[:1].islower() and run[2:].isalnum() and len(run) >= 26:
+        # Of Vault. Behind a dot stand names too: those have their digits at the end.
+        return is_drawn(run[2:], least=1) and is_drawn(run[2:].rstrip(b"0123456789"), least=1)
     telling = worded = False
     at = 0
     for _ in range(_MAX_PREFIX_PARTS):

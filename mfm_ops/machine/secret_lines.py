@@ -18,7 +18,7 @@ _PASSWORD_HASH = re.compile(
     r"(?:^|[\s\"'])[\w.@-]{1,64}:\$\$?" + _CRYPT + r"[^\s:\"']{13,}"
     r"|(?<![\w$\\])\$\$?" + _CRYPT + r"(?=[^0-9]{0,64}[0-9])[./A-Za-z0-9=,+$-]{30,}"
     r"|'\*[0-9A-F]{40}'"
-    r"|\{S?SHA\}[A-Za-z0-9+/=]{20,}",
+    r"|\{S?(?:SHA(?:256|512)?|MD5)\}[A-Za-z0-9+/=]{20,}",
     re.ASCII,
 )
 # The only argument of what makes a client: `Relay.configure("V")`.

@@ -11,6 +11,7 @@ from mfm_ops.machine.secret_names import Strength, name_strength
 
 __all__ = [
     "ARGUMENTS",
+    "INPUTS",
     "Label",
     "are_account_keys",
     "entries_are_secret",
@@ -25,6 +26,7 @@ __all__ = [
 
 Label = tuple[str, Strength]
 ARGUMENTS = frozenset(("argv", "args", "arguments", "Args"))
+INPUTS = frozenset(("stdin", "stdin_json", "input"))
 _PROGRAMS = ("program_path", "program", "command", "cmd", "Path", "executable")
 _LABELS = ("name", "key", "Name", "Key", "field", "label", "title", "id", "ParameterKey", "param")
 _TYPES = ("type", "Type", "kind")

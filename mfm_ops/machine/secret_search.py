@@ -20,6 +20,7 @@ from mfm_ops.machine.secret_names import Strength, name_strength
 from mfm_ops.machine.secret_phrases import is_phrase
 from mfm_ops.machine.secret_records import (
     ARGUMENTS,
+    INPUTS,
     Label,
     are_account_keys,
     entries_are_secret,
@@ -125,6 +126,8 @@ def _rule_for_string(value: str, visit: _Visit, gates: Gates) -> str | None:
         if visit.flag_before:
             return None if value.startswith("-") else "sensitive_flag"
         return "sensitive_key"
+    if visit.program == "chpasswd" and is_assigned(f"chpasswd\n{value}"):
+        return "assigned_secret"
     return rule_in_text(value, gates)
 
 
@@ -168,7 +171,7 @@ def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:
     for key, member in value.items():
         own = Strength.NONE if visit.sealed else name_strength(key)
         name: str | None = key if own else None
-        if own is Strength.KEYED and not isinstance(member, str):
+        if own is Strength.KEYED and (not isinstance(member, str) or "pub" in (visit.key or "")):
             name, own = None, Strength.NONE  # a key of a map; `secret_gates` looks no deeper
         if not own and named is not None and is_labelled(key):
             name, own = named
@@ -186,7 +189,7 @@ def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:
                 label=passed_on,
                 sealed=is_sealed(key),
                 each=entries_are_secret(value, key),
-                program=program_of(value) if key in ARGUMENTS else "",
+                program=program_of(value) if key in ARGUMENTS or key in INPUTS else "",
             )
         )
     return members

@@ -20,6 +20,11 @@ __all__ = ["is_tabled"]
 _TELLING = re.compile(r"(?i)token|secret|pass|key|pwd|psk|credential")
 _HEAD = re.compile(r"[A-Za-z][A-Za-z0-9 _./-]{0,39}", re.ASCII)
 _BLANKS = re.compile(r"[ \t]{2,}|\t")
+# How dumps of databases name their columns.
+_COPY = re.compile(r"^COPY [^\s(]{1,128} \(([^()]{1,1000})\) FROM stdin", re.IGNORECASE)
+_INSERT = re.compile(
+    r"\bINSERT INTO [^\s(]{1,128} ?\(([^()]{1,1000})\) VALUES ?\((.{1,1000})", re.IGNORECASE
+)
 _BOX = "\u2502"
 _RULE = re.compile(r"[\s|+=:_\u2500-\u253c-]*")
 _PAIRED = re.compile(r"[\s|]*(?:Key|Field|Name|Property)[\s|]+Value[\s|]*")
@@ -58,6 +63,12 @@ def is_tabled(text: str) -> bool:
         elif head is not None:
             if _row_exposes(line, head):
                 return True
+        elif (sql := _COPY.search(line)) is not None:
+            head = _head_in_sql(sql[1], "\t")
+        elif "(" in line and (sql := _INSERT.search(line)) is not None:
+            named = _head_in_sql(sql[1], ",")
+            if named is not None and any(_row_exposes(row, named) for row in _rows(sql[2])):
+                return True
         elif line in judged:
             before = line
         elif _TELLING.search(line):
@@ -71,6 +82,20 @@ def is_tabled(text: str) -> bool:
         else:
             before = line
     return False
+
+
+def _head_in_sql(names: str, divider: str) -> _Head | None:
+    cells = _cells(names, ",")
+    columns = tuple(
+        _Column(at, 0, strength)
+        for at, cell in enumerate(cells)
+        if (strength := name_strength(cell)) > Strength.KEYED
+    )
+    return _Head(divider, len(cells), columns) if columns else None
+
+
+def _rows(values: str) -> list[str]:
+    return values.rstrip(");").split("),(")
 
 
 def _pair_exposes(line: str) -> bool:

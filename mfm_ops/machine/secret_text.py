@@ -78,6 +78,8 @@ def _rule_below(text: str, data: bytes, layers: int) -> str | None:
     return None
 
 
+# signify and minisign: a comment, then the algorithm and how the key was derived, in base64.
+_SIGNIFY = re.compile(r"secret key\s{1,4}RWR[A-Za-z0-9+/]{40}")
 _BRAINTREE = re.compile(r"access_token\$\w{1,16}\$[a-z0-9]{16}\$[0-9a-f]{32}")
 _KEY_BLOCK = re.compile(
     r"-{4,5} ?BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
@@ -123,6 +125,8 @@ def _worded(text: str) -> str | None:
             return "bearer_token"
     if any(_is_token(token) for token in set(_HEADER.findall(text))):
         return "authorization_header"
+    if "secret key" in text and _SIGNIFY.search(text):
+        return "signing_key"
     if _BRAINTREE.search(text):
         return "braintree_token"
     return "assigned_secret" if is_assigned(text) else None

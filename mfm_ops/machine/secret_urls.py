@@ -37,6 +37,7 @@ _PATH = re.compile(
 
 
 # What Oracle's tools take: `scott/tiger@//host:1521/service`.
+_SOURCE = re.compile(r"(?<![\w.-])[\w.-]{1,64}:([^\s@\"']{4,128})@tcp\(", re.ASCII)  # of Go
 _SLASHED = re.compile(r"[\w$]{1,30}/([^\s/@\"']{4,64})@//[\w.-]{1,128}[:/]", re.ASCII)
 
 
@@ -58,6 +59,11 @@ def rule_in_url(text: str) -> str | None:
         return "signed_url"
     if "://" in text and any(map(looks_random, set(_PATH.findall(text)))):
         return "secret_url"
+    if "@tcp(" in text and any(
+        exposes(Strength.STRONG, value, "password") and not is_sample(value)
+        for value in _SOURCE.findall(text)
+    ):
+        return "url_password"
     if "@//" in text and any(
         exposes(Strength.STRONG, value, "password") and not is_sample(value)
         for value in _SLASHED.findall(text)

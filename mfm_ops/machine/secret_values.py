@@ -248,7 +248,7 @@ _WORD_PHRASE = re.compile(
     r"(?:[A-Za-z]{3,9}[-_.]){3,8}(?:[A-Za-z]{3,9}[-_.]?)?[0-9]{1,4}", re.ASCII
 )
 _ALGORITHM = re.compile(
-    r"(?i)(?:hmac-?)?(?:sha|md|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
+    r"(?i)(?:hmac-?)?(?:sha|md|rmd|ripemd|aes|rsa|dsa|ecdsa|ed|utf|base|http|https|oauth|tls|ssl|ipv|x|pbkdf|"
     r"argon|bcrypt|scrypt|des|iso|aws|ec|curve|p|s|k)-?[0-9]{1,6}(?:[-_][a-z0-9_-]{0,12}|[a-z]{0,3})"
 )
 _CODE_MARKS = ("(", "<", "${", "{{", "=>", "::", "/>", "&&", "||", "\\n", "->", ".*", "[^", "qr/")

@@ -85,6 +85,9 @@ _DUMPS = (
     *(" /etc/pam.d/passwd {32:h}\n /etc/pam.d/chpasswd {32:h}\n", "HAVE_STRUCT_PASSWD = 1\n"),
     "Key            Value\n---            -----\ndisplay_name   token\nentity_id      " + _UUID,
     "uid:-::::1674301533::{40:H}::Signing Key (12) <a@b.example>::::0:\nsub:-:4096:1:{16:H}:17:::",
+    *("s.TestCaseWithSecretsInIt2 = None", "s.prototype.hasOwnPropertyDescriptorsX,n=1"),
+    *("passwd: RMD160 = C554 262F 50D5", "INSERT INTO keys (id, api_key) VALUES (1, NULL);"),
+    "COPY public.clients (id, name, secret) FROM stdin;\n1\tapp\t\\N\n\\.\n",
     "encryptedData:\n  password: AgB{400:b}\n",
 )
 _COMMANDS = (
@@ -147,6 +150,7 @@ def lookalikes(rng: Random) -> list[Json]:
         {"Idempotency-Key": fill(rng, _UUID), "CACHE_KEY": fill(rng, "{40:h}")},
         {"key": fill(rng, "linux-cargo-{64:h}")},
         {"client_token": fill(rng, "hmac-sha256:{64:h}")},
+        {"pub_key": {"type": "secp256k1", "key": b64(rng.randbytes(33))}},
         {"sig": f"cache-1:{b64(rng.randbytes(63) + bytes([rng.randrange(16)]))}"},
         {"program_path": "/usr/bin/mysql", "argv": ["-uroot", "-p", "shop"]},
         {"program_path": "/usr/bin/mkdir", "argv": ["-p", "/srv/p:x"]},

@@ -24,6 +24,8 @@ _CALLS = (
     ("beside_lftp", "lftp(1)", "lftp -u jo,{12:a}4aZ ftp.example"),
     ("beside_slash", "xfreerdp(1)", "xfreerdp /v:host /u:jo /p:{12:a}4aZ"),
     ("beside_verb", "useradd(8)", "useradd jo {12:a}4aZ!"),
+    ("padded_key", "influx(1)", "influx write -t {86:b}== -b x"),
+    ("registry_pair", "bundle-config(1)", "bundle config set gems.example ci:aB3{14:a}7kQ9x"),
     ("cipher_key", "openssl-enc(1)", "openssl enc -aes-256-cbc -K {64:H} -iv {32:H}"),
 )
 _TEXTS = (
@@ -58,6 +60,22 @@ _TEXTS = (
     ("nested", "Windows answer files", "<UserPassword><Value>{12:a}4aZ</Value></UserPassword>"),
     ("nested_key", "KeePass XML", "<Key>Password</Key><Value Protect='True'>{12:a}4aZ</Value>"),
     ("tls_psk", "Zabbix docs", "TLSPSKIdentity=PSK 1\nTLSPSK={64:h}\n"),
+    ("legacy_vault", "Vault docs before 1.10", "log in with s.aB3{16:a}7kQ9x until friday"),
+    (
+        "spaced_id",
+        "Nomad CLI",
+        "Accessor ID  = {8:h}\nSecret ID    = {8:h}-{4:h}-4{3:h}-a{3:h}-{12:h}\n",
+    ),
+    ("signify", "signify(1)", "untrusted comment: signify secret key\nRWRCSwAAACo{120:b}==\n"),
+    ("go_dsn", "go-sql-driver docs", "dsn=app:{12:a}4aZ@tcp(db:3306)/shop"),
+    ("ssha512", "Dovecot docs", "jo:{SSHA512}{92:b}\n"),
+    (
+        "copied",
+        "pg_dump(1)",
+        "COPY public.clients (id, name, secret) FROM stdin;\n1\tapp\t{64:h}\n",
+    ),
+    ("inserted", "SQL", "INSERT INTO keys (id, api_key) VALUES (1, '{30:a}4aZ'),(2, NULL);"),
+    ("piped_sudo", "chpasswd(8)", "echo root:{12:a}4aZ | sudo chpasswd"),
     ("native_hash", "MySQL docs", "IDENTIFIED WITH 'mysql_native_password' AS '*{40:H}'"),
 )
 
@@ -119,6 +137,22 @@ DUMPS: tuple[Kind, ...] = (
         "set_cookie_pair",
         "RFC 6265 §4.1",
         lambda rng: {"headers": [["Set-Cookie", fill(rng, "sid={32:l}4a9z; Path=/")]]},
+    ),
+    record_kind(
+        "chpasswd_input",
+        "chpasswd(8)",
+        lambda rng: {
+            "program_path": "/usr/sbin/chpasswd",
+            "argv": [],
+            "stdin_json": fill(rng, "root:{12:a}4aZ\njo:{12:a}4aZ\n"),
+        },
+    ),
+    record_kind(
+        "auth_bearer",
+        "RFC 7628",
+        lambda rng: {
+            "x": "AUTH XOAUTH2 " + b64(fill(rng, "user=jo\1auth=Bearer {60:a}\1\1").encode())
+        },
     ),
     record_kind(
         "kept_secret",

@@ -49,6 +49,26 @@ def test_every_class_is_found_in_its_stored_form_as_in_its_own() -> None:
         assert is_found(value) is (find_secret(value) is not None), kind.name
 
 
+def _damaged(rng: Random, value: Json) -> Json:
+    """`value` with a few characters of its texts cut out or exchanged."""
+    if isinstance(value, dict):
+        return {key: _damaged(rng, member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_damaged(rng, item) for item in value]
+    if isinstance(value, str):
+        for _ in range(rng.randrange(3)):
+            at = rng.randrange(len(value) + 1)
+            mark = rng.choice(("", " ", "\n", "\t", '"', "'", "A"))
+            value = value[:at] + mark + value[at + rng.randrange(6) :]
+    return value
+
+
+def test_what_is_left_of_a_damaged_secret_gets_one_verdict_in_either_form() -> None:
+    rng = Random(7)
+    drawn = [_damaged(rng, rng.choice(DUMPS).make(rng)) for _ in range(1500)]
+    assert [value for value in drawn if is_found(value) is not bool(find_secret(value))] == []
+
+
 def test_what_stands_in_the_places_of_secrets_and_is_none_passes() -> None:
     drawn = [value for seed in range(5) for value in lookalikes(Random(seed))]
     assert [value for value in drawn if is_found(value) or find_secret(value)] == []

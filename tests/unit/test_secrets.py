@@ -25,6 +25,7 @@ from mfm_ops.machine.secrets import (
 )
 from tests.corpora.classes import CLASSES
 from tests.corpora.credentials import credentials, harmless_lines, harmless_values, phrase
+from tests.corpora.dumps import DUMPS
 
 _RNG = Random(20)
 _CREDENTIALS = list(credentials(_RNG))
@@ -166,7 +167,7 @@ def _one_of(pool: list[_T]) -> st.SearchStrategy[_T]:
 
 _CREDENTIAL_TEXTS = [value for _, value in _CREDENTIALS if isinstance(value, str)] + [
     text
-    for kind in CLASSES
+    for kind in (*CLASSES, *DUMPS)
     if isinstance(value := kind.make(Random(kind.name)), dict)
     for text in value.values()
     if isinstance(text, str)
