@@ -10,7 +10,7 @@ import json
 import re
 from random import Random
 
-from mfm_ops.machine.bip39_english import WORDS
+from mfm_ops.machine.secrets.bip39_english import WORDS
 
 __all__ = ["armour", "b64", "base58", "bech32", "fill", "jwt", "password", "phrase", "url64"]
 

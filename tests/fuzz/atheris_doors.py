@@ -61,7 +61,7 @@ def main() -> None:
     """Fuzz for as many seconds as the first argument says."""
     atheris: Any = importlib.import_module("atheris")
     # Imported late otherwise, and not instrumented.
-    importlib.import_module("mfm_ops.machine.secret_search")
+    importlib.import_module("mfm_ops.machine.secrets.search")
     atheris.instrument_all()
     seconds = sys.argv[1] if len(sys.argv) > 1 else "60"
     atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=2048"], one)

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from mfm_ops.machine.json_rules import Json
-from mfm_ops.machine.secret_encoded import MAX_LAYERS
 from mfm_ops.machine.secrets import find_secret, text_has_secret
+from mfm_ops.machine.secrets.encoded import MAX_LAYERS
 from tests.corpora.all_kinds import ALL_KINDS
 from tests.corpora.class_lookalikes import lookalikes
 from tests.corpora.classes import CLASSES

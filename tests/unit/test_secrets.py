@@ -11,11 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfm_ops.machine.bip39_english import WORDS
 from mfm_ops.machine.json_rules import Json
-from mfm_ops.machine.secret_gates import ALL_OPEN, folded, gates_of, words_in
-from mfm_ops.machine.secret_names import SENSITIVE_NAMES, Strength, name_strength
-from mfm_ops.machine.secret_text import rule_in_text
 from mfm_ops.machine.secrets import (
     REDACTED_MESSAGE,
     find_secret,
@@ -23,6 +19,10 @@ from mfm_ops.machine.secrets import (
     redact_text,
     text_has_secret,
 )
+from mfm_ops.machine.secrets.bip39_english import WORDS
+from mfm_ops.machine.secrets.gates import ALL_OPEN, folded, gates_of, words_in
+from mfm_ops.machine.secrets.names import SENSITIVE_NAMES, Strength, name_strength
+from mfm_ops.machine.secrets.text import rule_in_text
 from tests.corpora.classes import CLASSES
 from tests.corpora.credentials import credentials, harmless_lines, harmless_values, phrase
 from tests.corpora.dumps import DUMPS

@@ -1,6 +1,6 @@
 """Texts inside texts: base64, hexadecimal, percent and unicode escapes, undone one layer at a time.
 
-Pure; says what a text would read like, and leaves the judgement to `secret_text`.
+Pure; says what a text would read like, and leaves the judgement to `text`.
 """
 
 import base64
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from mfm_ops.machine.secret_shapes import looks_encoded, runs
+from mfm_ops.machine.secrets.shapes import looks_encoded, runs
 
 __all__ = ["MAX_LAYERS", "encoded_texts", "unescaped"]
 

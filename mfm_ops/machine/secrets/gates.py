@@ -7,9 +7,9 @@ whose gates are all shut needs no parsing; the property is tested.  Rules are fo
 import re
 from typing import NamedTuple
 
-from mfm_ops.machine.secret_phrases import may_hold_phrase
-from mfm_ops.machine.secret_shapes import looks_encoded, run_rule, runs
-from mfm_ops.machine.secret_verbs import VERBS
+from mfm_ops.machine.secrets.phrases import may_hold_phrase
+from mfm_ops.machine.secrets.shapes import looks_encoded, run_rule, runs
+from mfm_ops.machine.secrets.verbs import VERBS
 
 __all__ = ["ALL_OPEN", "Gates", "folded", "gates_of", "words_in"]
 
@@ -38,7 +38,7 @@ _USER = rb"[^\x00-\x20\x7f-\xff/?#@\\\"':]"
 _USERINFO = rb"://(?:" + _USER + rb"{0,256}+:" + _PART + rb"{1,512}+|" + _USER + rb"{20,256}+)@"
 _PERCENT = re.compile(rb"%[2-7][0-9A-Fa-f]")
 
-# Marks of lines and URLs that `secret_lines` and `secret_urls` know.
+# Marks of lines and URLs that `lines` and `urls` know.
 _CRYPT = rb"\$[0-9A-Za-z_-]{1,16}\$"
 _CLIENTS = (b"lient(", b"onfigure(", b"pi(", b"PI(", b"ogin(", b"dk(", b"DK(")
 _LINES = (b":543", b"{S")
@@ -61,7 +61,7 @@ _PATHS = (
     ),
 )
 
-# A document without any of these holds no command that `secret_commands` knows.
+# A document without any of these holds no command that `commands` knows.
 MARKS = (
     *(b"mysql", b"maria", b"sshpass", b"redis-cli", b"ldap", b"login", b"curl"),
     *(b"zip", b"7z", b"rdp", b"rdesktop", b"ipmitool", b"sudo", b"smbclient"),
@@ -148,7 +148,7 @@ _VERB = b'[" ;&|/](?:' + VERBS.encode() + b')[" ]'
 _NUMBERS = rb"\[\s{0,8}(?:[0-9]{1,3},\s{0,8}){4}"
 
 
-# What `secret_dumps` knows is said in capitals, and most documents have few of them.
+# What `dumps` knows is said in capitals, and most documents have few of them.
 _NO_CAPITALS = bytes(byte for byte in range(256) if not 65 <= byte <= 90)
 _DUMPS = (
     *(b"PASS", b"SECRET", b"RSA", b"FALSE", b"AUTH", b"TRUE", b"UGF", b"LOGIN", b"PLAIN"),

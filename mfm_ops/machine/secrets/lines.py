@@ -5,9 +5,9 @@ Pure; `.pgpass`, htpasswd and shadow, users of Redis.
 
 import re
 
-from mfm_ops.machine.secret_keyed import is_key
-from mfm_ops.machine.secret_names import Strength
-from mfm_ops.machine.secret_values import exposes, looks_generated
+from mfm_ops.machine.secrets.keyed import is_key
+from mfm_ops.machine.secrets.names import Strength
+from mfm_ops.machine.secrets.values import exposes, looks_generated
 
 __all__ = ["rule_in_line"]
 

@@ -1,6 +1,6 @@
 """The 2048 English words of BIP-39, in order.
 
-Data only; `secret_phrases` imports it when a candidate phrase shows up, so that nobody else pays
+Data only; `phrases` imports it when a candidate phrase shows up, so that nobody else pays
 for it.  Source: BIP-39, english.txt.
 """
 

@@ -1,17 +1,17 @@
 """Passwords among the words of a command, whatever program it is: `-u jo -p V`, `--user jo:V`.
 
 Pure; takes a command that was cut into words. Programs with options of their own, and commands
-inside texts, are for `secret_commands`.
+inside texts, are for `commands`.
 """
 
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mfm_ops.machine.secret_issued import is_drawn
-from mfm_ops.machine.secret_keyed import is_key
-from mfm_ops.machine.secret_names import Strength, name_strength
-from mfm_ops.machine.secret_values import (
+from mfm_ops.machine.secrets.issued import is_drawn
+from mfm_ops.machine.secrets.keyed import is_key
+from mfm_ops.machine.secrets.names import Strength, name_strength
+from mfm_ops.machine.secrets.values import (
     exposes,
     is_distinct,
     is_sample,
@@ -19,7 +19,7 @@ from mfm_ops.machine.secret_values import (
     looks_generated,
     looks_random,
 )
-from mfm_ops.machine.secret_verbs import CREDENTIAL_VERBS, SETTINGS
+from mfm_ops.machine.secrets.verbs import CREDENTIAL_VERBS, SETTINGS
 
 __all__ = ["is_credential", "is_password", "options_expose", "verb_exposes"]
 

@@ -1,6 +1,6 @@
 """The shapes of tokens by their issuers: prefix, body, and whether words are written so as well.
 
-A table and nothing else; `secret_shapes` reads it.  Sources: the issuers' own documents.
+A table and nothing else; `shapes` reads it.  Sources: the issuers' own documents.
 """
 
 __all__ = ["SHAPES"]

@@ -6,11 +6,11 @@
 import re
 import string
 
-from mfm_ops.machine.secret_announced import is_announced
-from mfm_ops.machine.secret_keyed import assigns_key
-from mfm_ops.machine.secret_names import Strength, name_strength
-from mfm_ops.machine.secret_tables import is_tabled
-from mfm_ops.machine.secret_values import (
+from mfm_ops.machine.secrets.announced import is_announced
+from mfm_ops.machine.secrets.keyed import assigns_key
+from mfm_ops.machine.secrets.names import Strength, name_strength
+from mfm_ops.machine.secrets.tables import is_tabled
+from mfm_ops.machine.secrets.values import (
     exposes,
     is_distinct,
     is_sample,
@@ -139,7 +139,7 @@ def _value_exposes(
     if strength is Strength.RANDOM:
         return looks_random(value)
     if strength is Strength.SCHEME:
-        return False  # the value follows a scheme, and `secret_text` looks for that
+        return False  # the value follows a scheme, and `text` looks for that
     if sign in {"is", "was"}:
         return is_distinct(value)
     if not named:

@@ -8,16 +8,16 @@ import base64
 import binascii
 import re
 
-from mfm_ops.machine.secret_assigned import is_assigned
-from mfm_ops.machine.secret_commands import rule_in_command
-from mfm_ops.machine.secret_dumps import rule_in_dump
-from mfm_ops.machine.secret_encoded import MAX_LAYERS, encoded_texts, unescaped
-from mfm_ops.machine.secret_gates import ALL_OPEN, Gates, folded, words_in
-from mfm_ops.machine.secret_lines import rule_in_line
-from mfm_ops.machine.secret_phrases import holds_phrase, may_hold_phrase
-from mfm_ops.machine.secret_shapes import MIN_RUN_BYTES, run_rule, runs
-from mfm_ops.machine.secret_urls import has_userinfo, rule_in_url
-from mfm_ops.machine.secret_values import looks_generated, looks_random
+from mfm_ops.machine.secrets.assigned import is_assigned
+from mfm_ops.machine.secrets.commands import rule_in_command
+from mfm_ops.machine.secrets.dumps import rule_in_dump
+from mfm_ops.machine.secrets.encoded import MAX_LAYERS, encoded_texts, unescaped
+from mfm_ops.machine.secrets.gates import ALL_OPEN, Gates, folded, words_in
+from mfm_ops.machine.secrets.lines import rule_in_line
+from mfm_ops.machine.secrets.phrases import holds_phrase, may_hold_phrase
+from mfm_ops.machine.secrets.shapes import MIN_RUN_BYTES, run_rule, runs
+from mfm_ops.machine.secrets.urls import has_userinfo, rule_in_url
+from mfm_ops.machine.secrets.values import looks_generated, looks_random
 
 __all__ = ["rule_in_text"]
 

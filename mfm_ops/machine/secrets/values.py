@@ -6,9 +6,9 @@ Source: the contract, section 9.
 
 import re
 
-from mfm_ops.machine.secret_issued import is_drawn
-from mfm_ops.machine.secret_keyed import is_key
-from mfm_ops.machine.secret_names import Strength, name_strength
+from mfm_ops.machine.secrets.issued import is_drawn
+from mfm_ops.machine.secrets.keyed import is_key
+from mfm_ops.machine.secrets.names import Strength, name_strength
 
 __all__ = [
     "exposes",

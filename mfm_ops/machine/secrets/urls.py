@@ -5,12 +5,12 @@ Pure; told by their place in the URL, whatever it is for.
 
 import re
 
-from mfm_ops.machine.secret_names import Strength
-from mfm_ops.machine.secret_values import exposes, is_sample, looks_random
+from mfm_ops.machine.secrets.names import Strength
+from mfm_ops.machine.secrets.values import exposes, is_sample, looks_random
 
 __all__ = ["has_userinfo", "rule_in_url"]
 
-# As in `secret_gates`: what JSON escapes, or what UTF-8 lengthens, is no part of it.
+# As in `gates`: what JSON escapes, or what UTF-8 lengthens, is no part of it.
 _PART = r"[^\x00-\x20\x7f-\U0010ffff/?@\\\"']"
 _USER = r"[^\x00-\x20\x7f-\U0010ffff/?#@\\\"':]"
 # A user without a password is a token only where a browser would send it. The address of an error

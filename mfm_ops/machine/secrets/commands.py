@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mfm_ops.machine.secret_argv import is_credential, options_expose
-from mfm_ops.machine.secret_names import Strength
-from mfm_ops.machine.secret_values import exposes, is_distinct, is_sample, looks_random
+from mfm_ops.machine.secrets.argv import is_credential, options_expose
+from mfm_ops.machine.secrets.names import Strength
+from mfm_ops.machine.secrets.values import exposes, is_distinct, is_sample, looks_random
 
 __all__ = ["rule_in_command"]
 

@@ -6,8 +6,8 @@ Pure; tables of programs (blanks, `|`, tabs) and comma-separated values.
 import re
 from typing import NamedTuple
 
-from mfm_ops.machine.secret_names import Strength, name_strength
-from mfm_ops.machine.secret_values import (
+from mfm_ops.machine.secrets.names import Strength, name_strength
+from mfm_ops.machine.secrets.values import (
     is_sample,
     is_well_known,
     is_word_phrase,

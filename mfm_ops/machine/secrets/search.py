@@ -11,14 +11,15 @@ from typing import NamedTuple
 import orjson
 
 from mfm_ops.machine.json_rules import Json
-from mfm_ops.machine.secret_argv import options_expose, verb_exposes
-from mfm_ops.machine.secret_assigned import is_assigned
-from mfm_ops.machine.secret_commands import rule_in_command
-from mfm_ops.machine.secret_encoded import MAX_LAYERS
-from mfm_ops.machine.secret_gates import ALL_OPEN, Gates
-from mfm_ops.machine.secret_names import Strength, name_strength
-from mfm_ops.machine.secret_phrases import is_phrase
-from mfm_ops.machine.secret_records import (
+from mfm_ops.machine.secrets.argv import options_expose, verb_exposes
+from mfm_ops.machine.secrets.assigned import is_assigned
+from mfm_ops.machine.secrets.commands import rule_in_command
+from mfm_ops.machine.secrets.encoded import MAX_LAYERS
+from mfm_ops.machine.secrets.finding import SecretFinding
+from mfm_ops.machine.secrets.gates import ALL_OPEN, Gates
+from mfm_ops.machine.secrets.names import Strength, name_strength
+from mfm_ops.machine.secrets.phrases import is_phrase
+from mfm_ops.machine.secrets.records import (
     ARGUMENTS,
     INPUTS,
     Label,
@@ -32,8 +33,8 @@ from mfm_ops.machine.secret_records import (
     program_of,
     unlocks,
 )
-from mfm_ops.machine.secret_text import rule_in_text
-from mfm_ops.machine.secret_values import (
+from mfm_ops.machine.secrets.text import rule_in_text
+from mfm_ops.machine.secrets.values import (
     exposes,
     is_distinct,
     is_sample,
@@ -41,7 +42,6 @@ from mfm_ops.machine.secret_values import (
     looks_generated,
     looks_random,
 )
-from mfm_ops.machine.secrets import SecretFinding
 
 __all__ = ["first_secret"]
 
@@ -172,7 +172,7 @@ def _members(value: dict[str, Json], visit: _Visit) -> list[_Visit]:
         own = Strength.NONE if visit.sealed else name_strength(key)
         name: str | None = key if own else None
         if own is Strength.KEYED and (not isinstance(member, str) or "pub" in (visit.key or "")):
-            name, own = None, Strength.NONE  # a key of a map; `secret_gates` looks no deeper
+            name, own = None, Strength.NONE  # a key of a map; `gates` looks no deeper
         if not own and named is not None and is_labelled(key):
             name, own = named
         if not own and visit.each:

@@ -7,7 +7,7 @@ import base64
 import binascii
 import re
 
-from mfm_ops.machine.secret_values import is_distinct, is_sample, looks_generated, looks_random
+from mfm_ops.machine.secrets.values import is_distinct, is_sample, looks_generated, looks_random
 
 __all__ = ["rule_in_dump"]
 

@@ -1,14 +1,14 @@
 """Secrets that a line introduces without an operator: `masterauth V`, "the new password is V".
 
 Pure; `name value` lines, announcements on the same line or the one before, blocks of a Secret.
-Assignments with an operator are for `secret_assigned`.
+Assignments with an operator are for `assigned`.
 """
 
 import re
 from itertools import islice, pairwise
 
-from mfm_ops.machine.secret_names import Strength, name_strength
-from mfm_ops.machine.secret_values import (
+from mfm_ops.machine.secrets.names import Strength, name_strength
+from mfm_ops.machine.secrets.values import (
     exposes,
     is_distinct,
     is_sample,

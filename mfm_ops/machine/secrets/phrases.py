@@ -94,7 +94,7 @@ def _listed(words: Iterable[str]) -> Iterator[list[int]]:
 
 @cache
 def _places() -> Mapping[str, int]:
-    from mfm_ops.machine.bip39_english import WORDS
+    from mfm_ops.machine.secrets.bip39_english import WORDS
 
     return {word: index for index, word in enumerate(WORDS)}
 

@@ -1,6 +1,6 @@
 """Which names announce a secret, and how much each of them says.
 
-Pure rules over names; what stands under such a name is for `secret_values`.  Source: the contract,
+Pure rules over names; what stands under such a name is for `values`.  Source: the contract,
 section 9.
 """
 

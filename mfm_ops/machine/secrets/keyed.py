@@ -8,8 +8,8 @@ import re
 import string
 from itertools import pairwise
 
-from mfm_ops.machine.secret_issued import is_drawn
-from mfm_ops.machine.secret_names import Strength, name_strength
+from mfm_ops.machine.secrets.issued import is_drawn
+from mfm_ops.machine.secrets.names import Strength, name_strength
 
 __all__ = ["assigns_key", "is_key"]
 

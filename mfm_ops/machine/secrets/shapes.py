@@ -1,7 +1,7 @@
 """Credentials that are known by their shape alone: a fixed prefix and a body without spaces.
 
 Works on *runs*: maximal stretches of letters, digits, `_`, `-` and `.`, at least 20 long.  What
-stands around them (names, flags, sentences) is for `secret_text`.
+stands around them (names, flags, sentences) is for `text`.
 """
 
 import base64
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 
-from mfm_ops.machine.secret_issued import is_issued, is_lower_token
-from mfm_ops.machine.secret_issuers import SHAPES
+from mfm_ops.machine.secrets.issued import is_issued, is_lower_token
+from mfm_ops.machine.secrets.issuers import SHAPES
 
 __all__ = ["MIN_RUN_BYTES", "looks_encoded", "run_rule", "runs"]
 

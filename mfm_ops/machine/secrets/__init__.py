@@ -4,12 +4,11 @@ Pure detection: no IO, no configuration.  Who scans what, and what happens to a 
 the one who persists.  Source: the contract, section 9.
 """
 
-from typing import NamedTuple
-
 import orjson
 
 from mfm_ops.machine.json_rules import Json
-from mfm_ops.machine.secret_gates import ALL_OPEN, gates_of
+from mfm_ops.machine.secrets.finding import SecretFinding
+from mfm_ops.machine.secrets.gates import ALL_OPEN, gates_of
 
 __all__ = [
     "REDACTED_MESSAGE",
@@ -23,24 +22,12 @@ __all__ = [
 REDACTED_MESSAGE = "The message was withheld because it seems to hold a secret."
 
 
-class SecretFinding(NamedTuple):
-    """Where a secret stands and which rule says so; nothing of the secret itself.
-
-    `pointer` is an RFC 6901 pointer into the scanned value. For a secret in an object's key it
-    names the object. Keys on the way that hold secrets themselves are never part of it, for the
-    first finding in document order stands before them.
-    """
-
-    pointer: str
-    rule: str
-
-
 def find_secret(value: Json) -> SecretFinding | None:
     """The first secret in document order, in keys and values alike, or None.
 
     Takes any depth: nothing recurses.
     """
-    from mfm_ops.machine.secret_search import first_secret
+    from mfm_ops.machine.secrets.search import first_secret
 
     return first_secret(value, ALL_OPEN)
 
@@ -55,7 +42,7 @@ def find_secret_in_canonical(data: bytes) -> SecretFinding | None:
     gates = gates_of(data)
     if not any(gates):
         return None
-    from mfm_ops.machine.secret_search import first_secret
+    from mfm_ops.machine.secrets.search import first_secret
 
     return first_secret(orjson.loads(data), gates)
 
@@ -64,7 +51,7 @@ def text_has_secret(text: str) -> str | None:
     """The rule that a message, log line or argument breaks, or None."""
     if not any(gates_of(text.encode("utf-8", "replace"))):
         return None
-    from mfm_ops.machine.secret_text import rule_in_text
+    from mfm_ops.machine.secrets.text import rule_in_text
 
     return rule_in_text(text, ALL_OPEN)
 

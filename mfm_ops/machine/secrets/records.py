@@ -1,13 +1,13 @@
 """Secrets whose name stands in a neighbouring field: `{"name": "DB_PASSWORD", "value": V}`.
 
-Pure; looks at one object or list of a JSON value and never deeper. The walk is `secret_search`'s.
+Pure; looks at one object or list of a JSON value and never deeper. The walk is `search`'s.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 
 from mfm_ops.machine.json_rules import Json
-from mfm_ops.machine.secret_names import Strength, name_strength
+from mfm_ops.machine.secrets.names import Strength, name_strength
 
 __all__ = [
     "ARGUMENTS",

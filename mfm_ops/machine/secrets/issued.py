@@ -1,6 +1,6 @@
 """Tokens of issuers that nobody told us of: a short prefix, and a body that was drawn at random.
 
-Pure; `secret_shapes` asks it about a run that no known shape explains.
+Pure; `shapes` asks it about a run that no known shape explains.
 """
 
 import re
