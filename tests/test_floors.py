@@ -209,6 +209,18 @@ def test_a_room_imports_only_the_rooms_below_it() -> None:
     assert trespasses == [], "\n".join(trespasses)
 
 
+def test_nobody_takes_the_scan_for_secrets_apart() -> None:
+    scan = "mfm_ops.machine.secrets"
+    trespasses = [
+        f"{module.name}:{line} imports {name}"
+        for module in modules()
+        if not within(module.name, (scan,))
+        for line, name in project_imports(module)
+        if name.startswith(scan + ".")
+    ]
+    assert trespasses == [], "\n".join(trespasses)
+
+
 def test_the_packages_root_imports_none_of_its_rooms() -> None:
     (root,) = (module for module in modules() if module.name == "mfm_ops")
     assert list(project_imports(root)) == []
