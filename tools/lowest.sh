@@ -16,5 +16,5 @@ for line in project["dependencies"]:
 ' >"$work/oldest.txt"
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --constraint "$work/oldest.txt" --editable '.[dev]'
+    --constraint "$work/oldest.txt" --editable '.[dev]' hatchling editables
 "$work/venv/bin/python" -m pytest -p no:cacheprovider "$@"
