@@ -150,10 +150,14 @@ class Blobs:
         if stat.S_ISDIR(made.st_mode):
             # Who may read a file may look into its directory.
             mode |= (mode & 0o444) >> 2 | (made.st_mode & stat.S_ISGID)
+        # As SQLite takes it: not every file system has modes, and a container's root cannot give
+        # to an owner whom its container has no number for. What was made is private, then.
         if stat.S_IMODE(made.st_mode) != mode:
-            os.fchmod(descriptor, mode)
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, mode)
         if os.geteuid() == 0 and (made.st_uid, made.st_gid) != (store.st_uid, store.st_gid):
-            os.fchown(descriptor, store.st_uid, store.st_gid)
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, store.st_uid, store.st_gid)
 
     def _create(self) -> tuple[int, Path]:
         while True:

@@ -1,6 +1,7 @@
 """What is stored in SQLite stays as it is, and where it does not, that is found and named."""
 # ruff: noqa: ASYNC240 - a test's own look at its files may block
 
+import errno
 import fcntl
 import os
 import random
@@ -299,6 +300,27 @@ async def test_what_root_wrote_is_the_stores_owners(path: Path) -> None:
     made = list(Path(f"{path}.d").rglob("*"))
     assert len(made) == 3
     assert {(each.stat().st_uid, each.stat().st_gid) for each in made} == {(65534, 65534)}
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP])
+async def test_where_owner_and_mode_cannot_be_given_the_artifact_is_stored(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """FAT has no modes; to a container's root, owners of the host may be nobody."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    open_sqlite_store(path).close()
+    path.chmod(0o644)
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    for call in ("fchmod", "fchown"):
+        monkeypatch.setattr(os, call, refuse)
+    await fill(path)
+    made = list(Path(f"{path}.d").rglob("*"))
+    assert len(made) == 3
+    assert not any(each.stat().st_mode & 0o077 for each in made)
 
 
 async def test_large_artifacts_are_as_private_as_their_store(path: Path) -> None:
