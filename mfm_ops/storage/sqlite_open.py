@@ -291,7 +291,10 @@ def _check_room(place: Place) -> None:
     It maps the log's index into memory, and makes sure of the last block of each page only.
     """
     disk = os.statvfs(place.path.parent)
-    if disk.f_bsize < _PAGE_BYTES and disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
+    # Where there are no blocks at all, as FUSE has it by default, the file system does not tell;
+    # one that is mounted read-only takes no index.
+    tells = disk.f_blocks and not disk.f_flag & os.ST_RDONLY
+    if tells and disk.f_bsize < _PAGE_BYTES and disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
         raise apsw.exception_for(apsw.SQLITE_FULL)
 
 

@@ -224,6 +224,22 @@ def test_a_full_disk_of_small_blocks_is_refused_before_the_index_is_mapped(
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("blocks", "flags"), [(0, 0), (1000, os.ST_RDONLY)], ids=["silent", "medium"]
+)
+async def test_what_tells_of_no_room_and_needs_none_is_no_full_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, flags: int
+) -> None:
+    """FUSE file systems that tell nothing have no blocks at all, and a medium has none free."""
+    run = await fill(path)
+    told = os.statvfs_result((512, 512, blocks, 0, 0, 0, 0, 0, flags, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+    async with open_sqlite_store(path) as store:
+        await store.append(run, 5, [ended(run, 6)])
+    async with open_sqlite_store(path, read_only=True) as store:
+        assert not store.warnings
+
+
 # While it is in use
 
 
