@@ -4,6 +4,7 @@ Nothing of the host is needed to run them, so a policy that allows the directory
 """
 
 import shutil
+import sys
 import uuid
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from transports.policy import ExecPolicy
 from transports.runner import ProgramCall, ProgramRunner
 
 APPLETS = ("sh", "cat", "dd", "env", "ls", "head", "id", "kill", "setsid", "sleep", "touch", "yes")
+
+# Where this Python and its libraries lie, whichever way it was installed.
+PYTHON = Path(sys.executable).resolve()
+PYTHON_PATHS = tuple(
+    path
+    for path in dict.fromkeys(("/usr", "/lib", "/lib64", "/nix", sys.base_prefix))
+    if Path(path).is_dir()
+)
 
 
 class Programs:
@@ -80,3 +89,15 @@ class Programs:
         except OSError:
             return False
         return f"MARKER={self.marker}".encode() in found and state not in (b"Z", b"X")
+
+
+def python(programs: Programs, body: str) -> str:
+    """A program in Python; run it with `python_policy`."""
+    path = programs.bin / "program"
+    path.write_text(f"#!{PYTHON} -ISB\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def python_policy(programs: Programs, **changes: object) -> ExecPolicy:
+    return programs.policy(read_only_paths=PYTHON_PATHS, **changes)

@@ -7,41 +7,19 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.programs import Programs
-from transports.policy import ExecPolicy
+from tests.integration.programs import Programs, python, python_policy
 from transports.program import pin_program
 
 pytestmark = pytest.mark.anyio
-
-# Where this Python and its libraries lie, whichever way it was installed.
-PYTHON = Path(sys.executable).resolve()
-PYTHON_PATHS = tuple(
-    path
-    for path in dict.fromkeys(("/usr", "/lib", "/lib64", "/nix", sys.base_prefix))
-    if Path(path).is_dir()
-)
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Programs:
     return Programs(tmp_path)
-
-
-def python(programs: Programs, body: str) -> str:
-    """A program in Python; run it with `python_policy`."""
-    path = programs.bin / "escape"
-    path.write_text(f"#!{PYTHON} -ISB\n{body}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-def python_policy(programs: Programs, **changes: object) -> ExecPolicy:
-    return programs.policy(read_only_paths=PYTHON_PATHS, **changes)
 
 
 async def test_no_datagram_reaches_a_socket_of_the_host(programs: Programs) -> None:

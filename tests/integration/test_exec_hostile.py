@@ -26,40 +26,19 @@ from mfm_ops.machine.errors import TransportFailure
 from mfm_ops.machine.io import IoCall
 from mfm_ops.machine.meta import SideEffectKind
 from mfm_ops.storage.memory import MemoryStore
-from tests.integration.programs import Programs
+from tests.integration.programs import Programs, python, python_policy
 from tests.support import IoBench
 from transports.exec import ExecFactory
-from transports.policy import ExecPolicy
 from transports.runner import ProgramCall, ProgramRunner
 
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
 
-# Where this Python and its libraries lie, whichever way it was installed.
-PYTHON = Path(sys.executable).resolve()
-PYTHON_PATHS = tuple(
-    path
-    for path in dict.fromkeys(("/usr", "/lib", "/lib64", "/nix", sys.base_prefix))
-    if Path(path).is_dir()
-)
-
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Programs:
     return Programs(tmp_path)
-
-
-def python(programs: Programs, body: str) -> str:
-    """A program in Python; run it with `python_policy`."""
-    path = programs.bin / "hostile"
-    path.write_text(f"#!{PYTHON} -ISB\n{body}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-def python_policy(programs: Programs, **changes: object) -> ExecPolicy:
-    return programs.policy(read_only_paths=PYTHON_PATHS, **changes)
 
 
 def code(failure: TransportFailure) -> str:
