@@ -38,6 +38,8 @@ _MUCH_MAPPED_BYTES = 1024**3
 # Hardly a program has more sockets than these, and nobody counts their buffers.
 _FREE_SOCKETS = 64
 _SOCKET_BYTES_FILE = "/proc/sys/net/core/wmem_default"
+# The kernel's own choice, for where it is not told: in a container, on older kernels.
+_SOCKET_BYTES = 212_992
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +183,18 @@ def socket_memory(pids: tuple[int, ...]) -> int:
                 sockets = int(file.readline().split()[2])
             if sockets <= _FREE_SOCKETS:
                 return 0
-            with open(_SOCKET_BYTES_FILE, "rb") as file:
-                return (sockets - _FREE_SOCKETS) * int(file.read())
+            return (sockets - _FREE_SOCKETS) * _socket_bytes()
         except (OSError, ValueError, IndexError):
             continue
     return 0
+
+
+def _socket_bytes() -> int:
+    try:
+        with open(_SOCKET_BYTES_FILE, "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return _SOCKET_BYTES
 
 
 def _stat(pid: int) -> list[bytes] | None:

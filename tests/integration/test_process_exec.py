@@ -6,14 +6,16 @@
 import asyncio
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import anyio
 import pytest
 
+from transports import tree
 from transports.child import ChildResult, ChildSpec, Command
 from transports.process_exec import run_child
-from transports.tree import descendants, proportional_memory, tree_usage
+from transports.tree import descendants, proportional_memory, socket_memory, tree_usage
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +124,20 @@ async def test_the_usage_of_a_tree_counts_what_is_below_the_root() -> None:
     assert usage.tasks >= len(usage.pids) > 0
     assert usage.memory_bytes > 0
     assert proportional_memory(usage) > 0
+
+
+async def test_buffers_of_sockets_count_where_their_size_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a container, on older kernels."""
+    monkeypatch.setattr(tree, "_SOCKET_BYTES_FILE", str(tmp_path / "missing"))
+    pairs = [socket.socketpair() for _ in range(40)]
+    try:
+        assert socket_memory((os.getpid(),)) >= 16 * 208 * 1024
+    finally:
+        for one, other in pairs:
+            one.close()
+            other.close()
 
 
 def descendants_of_ours() -> list[int]:
