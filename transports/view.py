@@ -4,7 +4,7 @@ The command that comes of it is `sandbox`'s, the checks were `program`'s.
 """
 
 # Plain calls of os: pathlib knows no descriptors, and costs where this is called often.
-# ruff: noqa: PTH115, PTH116, PTH119, PTH208
+# ruff: noqa: PTH115, PTH116, PTH118, PTH119, PTH208
 
 import os
 from dataclasses import dataclass
@@ -91,16 +91,19 @@ def host_mounts(policy: ExecPolicy, roots: tuple[str, ...]) -> Mounts:
     for path in wanted:
         holders = (held for held in (*binds, *writable) if is_below(path, held))
         holder = max(holders, key=len, default=None)
-        if holder in binds and not _is_covered(path, holder):
+        covered = holder is not None and _is_covered(path, holder)
+        if holder in writable and not covered:
+            binds += [place for place in _seen_at(path, writable) if place not in binds]
+            continue
+        if holder in binds and not covered:
             continue
         target = _link_target(path)
-        if target is None or not any(
+        if target is not None and any(
             is_below(os.path.realpath(path), other) for other in wanted if other != path
         ):
-            binds.append(path)
-        elif holder not in writable:
-            # There the link itself is to be seen, and ours would be one on the host.
             links.append((target, path))
+        else:
+            binds.append(path)
     return Mounts(tuple(binds), writable, tuple(links))
 
 
@@ -131,6 +134,22 @@ def program_view(
         names = _seen(neighbours.names(above), above, shown)
         links += _mirror(names, above, PRIVATE_DIR, directory_name)
     return ProgramView(f"{home}/{name}", PinnedFile(program.fd, f"{home}/{name}", copy), links)
+
+
+def _seen_at(path: str, writable: tuple[str, ...]) -> list[str]:
+    """Where in `writable` paths that is seen to which `path`, inside of one, leads.
+
+    A link in there is seen as itself, and nothing can be mounted on it. Where it leads out of them
+    nothing is shown for it: whoever may write there may have made it.
+    """
+    real = os.path.realpath(path)
+    roots = ((place, os.path.realpath(place)) for place in writable)
+    seen = (
+        os.path.normpath(os.path.join(place, os.path.relpath(real, root)))
+        for place, root in roots
+        if is_below(real, root)
+    )
+    return [place for place in seen if place not in writable]
 
 
 def _is_covered(path: str, bound: str) -> bool:

@@ -121,6 +121,32 @@ async def test_what_is_read_only_stays_so_inside_of_a_writable_path(
     assert reply.response == [0, 0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("leads", ["kept", "{root}/kept", "../outside", "{root}/../outside", "no"])
+async def test_a_read_only_link_inside_of_a_writable_path(
+    programs: Programs, tmp_path: Path, leads: str
+) -> None:
+    # bubblewrap mounts on no link; where one leads outside, whoever wrote it may have chosen that.
+    root = tmp_path / "writable"
+    (root / "kept").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    for place in (root / "kept", tmp_path / "outside"):
+        (place / "file").touch()
+    link = root / "link"
+    link.symlink_to(leads.format(root=root))
+    body = f"echo x >{root}/new; echo x >{link}/new; echo x >{root}/kept/new\n"
+    body += f"cat {link}/file && echo 1 || echo 0"
+    reply = await programs.run(
+        programs.script("write", body),
+        policy=programs.policy(read_only_paths=(str(link),), read_write_paths=(str(root),)),
+    )
+    inside = leads.endswith("kept")
+    assert reply.response == inside
+    assert (root / "new").exists()
+    assert (root / "kept/new").exists() is not inside
+    assert not (tmp_path / "outside/new").exists()
+    assert link.is_symlink()
+
+
 async def test_a_writable_root_is_written_through_and_the_hosts_devices_stay(
     programs: Programs,
 ) -> None:

@@ -184,6 +184,18 @@ def test_no_link_is_made_in_a_writable_path(tmp_path: Path) -> None:
     assert host_mounts(policy, ()) == Mounts((f"{tmp_path}/real",), (str(tmp_path),), ())
 
 
+def test_what_is_guarded_is_guarded_where_a_writable_link_shows_it(tmp_path: Path) -> None:
+    (tmp_path / "var/home/user/bin").mkdir(parents=True)
+    (tmp_path / "home").symlink_to("var/home")
+    home = f"{tmp_path}/home/user"
+    policy = ExecPolicy(allow_prefixes=(f"{home}/bin",), read_write_paths=(home,))
+    assert host_mounts(policy, ()) == Mounts((f"{home}/bin",), (home,), ())
+    policy = ExecPolicy(read_only_paths=("/bin",), read_write_paths=("/",))
+    assert set(host_mounts(policy, ()).read_only) == {
+        os.path.realpath(path) for path in ("/bin", *policy.allow_prefixes)
+    }
+
+
 def test_the_private_tmp_hides_no_path_that_is_named_below_it() -> None:
     for named in ((), ("/",), ("/", "/tmp")):
         mounts = host_mounts(ExecPolicy(read_only_paths=named), ("/tmp/prefix",))
