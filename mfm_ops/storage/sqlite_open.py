@@ -62,16 +62,16 @@ class Place(NamedTuple):
         Raises:
             StorageFailure: `store_unavailable`, `moved`.
         """
+        if self.identity is None:
+            return
         try:
             found = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            there = False
+            raise store_moved(self.name) from None
         except OSError:
             # Whoever may not look there any more writes to the open file as before.
-            there = True
-        else:
-            there = (found.st_dev, found.st_ino) == self.identity
-        if not there and self.identity is not None:
+            return
+        if (found.st_dev, found.st_ino) != self.identity:
             raise store_moved(self.name)
 
 
@@ -122,8 +122,7 @@ def prepare(
         real = path.resolve()
         warnings = _doubts(real, name, refuse=not (read_only or allow_network))
         check_name(real)
-        found = _look(real, name)
-        if found is None:
+        if not _is_there(real, name):
             if read_only or not create_missing:
                 raise refused("store_unavailable", name, "ENOENT")
             make_store_file(real)
@@ -187,8 +186,8 @@ def _mounts() -> str:
         return ""
 
 
-def _look(real: Path, name: str) -> os.stat_result | None:
-    """What there is at `real`: a file that SQLite may see, or None for nothing.
+def _is_there(real: Path, name: str) -> bool:
+    """Whether there is a file that SQLite may see; anything else is refused.
 
     A file that is gone or has 0 bytes held a store where what lies beside it says so. SQLite would
     take it for a new database, and delete the log that may hold all that is left.
@@ -202,7 +201,7 @@ def _look(real: Path, name: str) -> os.stat_result | None:
         # Whoever removed the file may have left the directory, which does no harm to a new one.
         if has_log:
             raise refused("store_corrupt", name, "emptied") from None
-        return None
+        return False
     if stat.S_ISDIR(found.st_mode):
         raise refused("store_unavailable", name, "EISDIR")
     if not stat.S_ISREG(found.st_mode):
@@ -210,7 +209,7 @@ def _look(real: Path, name: str) -> os.stat_result | None:
         raise refused("store_unavailable", name, "not_a_file")
     if found.st_size == 0 and (has_log or has_artifacts):
         raise refused("store_corrupt", name, "emptied")
-    return found
+    return True
 
 
 def _open_for_writing(place: Place) -> apsw.Connection:
