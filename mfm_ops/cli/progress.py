@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from mfm_ops.cli.output import Painter, escape
 
@@ -58,19 +58,34 @@ class Teller:
             self._thread.join()
 
     def _work(self) -> None:
-        # Not through the stream: its lock would be held for as long as the terminal is stopped.
-        fd, encoding = sys.stderr.fileno(), sys.stderr.encoding or "ascii"
+        write = _writer(sys.stderr)
         gone = False
         while (text := self._texts.get()) is not None:
-            data = text.encode(encoding, "backslashreplace")
-            while data and not gone:
-                try:
-                    data = data[os.write(fd, data) :]
-                except BlockingIOError:
-                    select.select((), (fd,), ())
-                except OSError:
-                    gone = True
+            try:
+                if not gone:
+                    write(text)
+            except (OSError, ValueError):
+                gone = True
             self._told += len(text)
+
+
+def _writer(stream: TextIO) -> Callable[[str], object]:
+    """What writes to `stream`, past it: its lock would be held while the terminal is stopped."""
+    try:
+        fd, encoding = stream.fileno(), stream.encoding or "ascii"
+    except (AttributeError, OSError, ValueError):
+        # Only what stands for a stream within a process has no descriptor.
+        return stream.write
+
+    def write(text: str) -> None:
+        data = text.encode(encoding, "backslashreplace")
+        while data:
+            try:
+                data = data[os.write(fd, data) :]
+            except BlockingIOError:
+                select.select((), (fd,), ())
+
+    return write
 
 
 def progress(say: Callable[[str], None]) -> Callable[[EventEnvelope], None]:
