@@ -47,7 +47,8 @@ def begin_look(
         except BaseException as error:  # noqa: BLE001 - raised again by the one who waits
             failed.append(error)
 
-    thread = threading.Thread(target=look)
+    # Whoever is interrupted does not wait for a git that hangs.
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
 
     def wait() -> Provenance:

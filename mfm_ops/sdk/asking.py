@@ -4,6 +4,8 @@ What is asked, and what an answer means, is left to `git` and `nix`. Loaded only
 is asked.
 """
 
+import atexit
+import contextlib
 import os
 import select
 import signal
@@ -20,12 +22,17 @@ _CHUNK_BYTES: Final = 1 << 16
 
 
 class Question:
-    """A program that was started; `answer` must be called, and ends it."""
+    """A program that was started; `answer` must be called, and ends it.
+
+    So does the end of this process, where Ctrl-C came first: a group of its own does not hear that.
+    `timed_out` tells that it was not waited for until it ended, for this or for lack of time.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], deadline: float) -> None:
         self._process = process
         self._deadline = deadline
         self.timed_out = False
+        atexit.register(self._give_up)
 
     def answer(self, ok: Sequence[int] = (0,)) -> bytes | None:
         """What it printed; None if it failed, printed too much or did not end in time."""
@@ -38,11 +45,21 @@ class Question:
             except subprocess.TimeoutExpired:
                 self.timed_out = True
             finally:
-                if process.returncode is None:
-                    # The whole group, since a wrapper leaves behind what it started. Its leader
-                    # was not waited for, so the number still means this group.
-                    os.killpg(process.pid, signal.SIGKILL)
+                self._end()
+                atexit.unregister(self._give_up)
         return output if process.returncode in ok else None
+
+    def _give_up(self) -> None:
+        # Whoever still looks, in a thread, is not to ask on.
+        self.timed_out = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._process.returncode is None:
+            # The whole group, since a wrapper leaves behind what it started. Its leader was not
+            # waited for, so the number still means this group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _left_s(self) -> float:
         return self._deadline - time.monotonic()
