@@ -14,6 +14,13 @@ def asked(script: str, timeout_s: float) -> Question:
     return question
 
 
+def test_an_answer_that_came_in_time_counts_however_late_it_is_looked_at() -> None:
+    question = asked("echo here", 0.5)
+    time.sleep(0.8)
+    assert question.answer() == b"here\n"
+    assert not question.timed_out
+
+
 def test_after_the_deadline_nobody_waits_for_more() -> None:
     question = asked("yes", 0.2)
     time.sleep(0.3)
