@@ -6,6 +6,7 @@ waits for whoever reads: a terminal that was stopped must not stop deadlines and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -52,10 +53,11 @@ class Teller:
         self._texts.put(text)
 
     def close(self) -> None:
-        """Wait until all is written."""
+        """Wait until all is written; Ctrl-C gives up that alone, not what there is to report."""
         if self._thread is not None:
             self._texts.put(None)
-            self._thread.join()
+            with contextlib.suppress(KeyboardInterrupt):
+                self._thread.join()
 
     def _work(self) -> None:
         write = _writer(sys.stderr)

@@ -6,10 +6,12 @@ back.
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from io import StringIO
-from threading import Thread
+from threading import Thread, Timer
 from typing import NamedTuple, NoReturn
 
 import pytest
@@ -125,6 +127,18 @@ def test_a_reader_that_came_back_is_told_on(pipe: Pipe, monkeypatch: pytest.Monk
             os.read(pipe.reading, MEBI)
         except BlockingIOError:
             closer.join(0.01)
+
+
+def test_ctrl_c_gives_up_the_waiting_alone(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_place_of_stderr(Stream(pipe.writing), monkeypatch)
+    teller = Teller()
+    teller.say("x" * MEBI)
+    main = threading.get_ident()
+    ctrl_c = Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
+    ctrl_c.start()
+    teller.close()
+    ctrl_c.join()
+    assert pipe.read(MEBI) == b"x" * MEBI
 
 
 def test_a_reader_that_is_gone_is_told_nothing_more(
