@@ -188,6 +188,28 @@ class EngineStopsSuite:
         assert (await bench.history(run_id)).status is None
 
     @MODES
+    async def test_a_handler_that_swallows_a_time_limit_of_its_own_goes_on(
+        self, bench: Bench, mode: str
+    ) -> None:
+        async def go_on(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            with anyio.move_on_after(0), contextlib.suppress(asyncio.CancelledError):
+                await anyio.sleep_forever()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await anyio.sleep_forever()
+
+        async def fail(ctx: DynContext, io: IoProvider, rec: EventRecorder) -> None:
+            await go_on(ctx, io, rec)
+            raise failure()
+
+        plan = chain_of(state(go_on), state(fail))
+        result = await bench.start(plan, run_config(mode))
+        assert result.phase is RunPhase.Failed
+        error = (await bench.history(result.run_id)).states[sid("s1")].error
+        assert error is not None
+        assert error.info.code == failure().info.code
+
+    @MODES
     async def test_a_handler_that_swallows_its_deadline_does_not_complete(
         self, bench: Bench, clock: Clock, mode: str
     ) -> None:
