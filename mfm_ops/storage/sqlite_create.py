@@ -26,9 +26,13 @@ _MAX_PATH_BYTES: Final = 512 - len("-journal")
 """What SQLite leaves of its own bound, whatever files it then makes."""
 
 # What a file system or kernel says that has no files without a name, or cannot give them one.
+# AppArmor has links as a right of their own. Where nothing may be made, the plain way says so too.
 _UNSUPPORTED: Final = frozenset(
-    {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV}
-)
+    {
+        errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EACCES,
+        errno.EXDEV,
+    }
+)  # fmt: skip
 
 
 def make_store_file(real: Path) -> None:

@@ -1,6 +1,7 @@
 """Where a store may be made, and what is left where it may not be: names, files, full disks."""
 # ruff: noqa: ASYNC240 - a test's own look at its files may block
 
+import errno
 import os
 import shutil
 import signal
@@ -128,11 +129,12 @@ def test_who_is_killed_while_making_a_store_leaves_a_whole_one_or_none(
     }
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
 async def test_where_files_need_names_a_store_is_filled_in_its_place(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(1, "hard links are not for everybody")
+        raise PermissionError(number, "hard links are not for everybody")
 
     monkeypatch.setattr(os, "link", refuse)
     run = await fill(path)
