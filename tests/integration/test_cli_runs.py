@@ -306,18 +306,19 @@ def test_progress_and_stderr_are_shown_if_asked_for(mfm: Mfm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "code"),
+    ("script", "timeout_ms", "code"),
     [
-        ("head -c 300000 /dev/zero >&2; sleep 1000", "exec_timeout"),
-        ("yes >&2", "exec_stderr_too_large"),
+        ("head -c 300000 /dev/zero >&2; sleep 1000", 3_000, "exec_timeout"),
+        ("yes >&2", 60_000, "exec_stderr_too_large"),
     ],
 )
 async def test_limits_hold_though_nobody_reads_what_a_program_says(
-    mfm: Mfm, script: str, code: str
+    mfm: Mfm, script: str, timeout_ms: int, code: str
 ) -> None:
     # As on a terminal that was stopped by Ctrl-S.
     program = mfm.program("sh", "-c", script)
-    options = ("--timeout-ms", "1000", "--max-attempts", "1", "--show-stderr", "--progress")
+    limits = ("--timeout-ms", str(timeout_ms), "--max-attempts", "1")
+    options = (*limits, "--show-stderr", "--progress")
     with mfm.started(*program, *options) as process:
         await wait_for(mfm, lambda events: "RunCompleted" in json.dumps(events))
         told = process.communicate()[1]
