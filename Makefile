@@ -7,6 +7,8 @@ export PYTHON ?= python3
 export VENV ?= .venv
 # Relative, so that a path with spaces does no harm.
 BIN := $(VENV)/bin
+# A file's tests stay together, for what they share. WORKERS= runs all in one process.
+WORKERS ?= -n logical --maxprocesses 4 --dist loadfile
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
@@ -16,7 +18,7 @@ run: setup ## set up what is missing, then list the keystores in examples/keysto
 
 test: system setup-dev ## set up what is missing, then lint, type-check and test with coverage
 	@$(MAKE) --no-print-directory lint
-	@"$(BIN)/python" -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	@"$(BIN)/python" -m pytest $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: setup-dev ## ruff and mypy
 	@"$(BIN)/ruff" check .
