@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from mfm_ops.cli.numbers import range_text
 from mfm_ops.cli.session import working_directory
@@ -97,7 +98,7 @@ def _kind(info: FieldInfo) -> Kind:
         return "integer"
     if origin is Literal or (isinstance(annotation, type) and issubclass(annotation, Enum)):
         return "choice"
-    if origin in (list, tuple) and arguments and _bare(arguments[0]) is str:
+    if origin in (list, tuple) and arguments and {*map(_bare, arguments)} <= {str, ...}:
         return "repeat"
     if origin in (dict, Mapping) and arguments == (str, str):
         return "pairs"
@@ -139,7 +140,10 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, Enum):
         return _shown(value.value)
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return value
+    # As it would be written: a model within is no text of Python's.
+    return json.dumps(to_jsonable_python(value, serialize_unknown=True))
 
 
 def config_from_options(
@@ -171,7 +175,7 @@ def config_from_options(
         pointer, reason = json_pointer(place), fault["msg"].removeprefix("Value error, ")
         if fault["type"] in _NUMBER_FAULTS and len(place) == 1:
             reason = _must_be(op.config_model, str(place[0])) or reason
-        elif fault["type"] == "missing":
+        elif fault["type"] == "missing" and len(place) == 1:
             reason = "is required"
     raise _refusal(op, str(place[0]) if place else "", pointer, reason, reserved)
 

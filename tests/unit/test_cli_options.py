@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from mfm_ops.cli.options import config_from_options, options_for
 from mfm_ops.machine.canonical import canonical_json_bytes
@@ -25,6 +25,11 @@ class Mood(Enum):
     BAD = 2
 
 
+class Window(BaseModel):
+    first: int
+    last: int = 9
+
+
 class EverythingConfig(OpConfig):
     name: str = Field(description="Who.", examples=["ann"])
     count: int = Field(default=3, ge=1, description="How many.")
@@ -37,6 +42,9 @@ class EverythingConfig(OpConfig):
     labels: dict[str, str] = Field(default_factory=dict, description="Pairs.")
     payload: Annotated[JsonValue, JsonOption()] = Field(default=None, description="Any JSON.")
     numbers: list[int] = Field(default_factory=list, description="JSON, having no simple text.")
+    pair: tuple[str, int] = Field(default=("a", 1), description="No list of texts.")
+    moods: tuple[Mood, ...] = Field(default=(Mood.BAD,), description="Some of a kind.")
+    window: Window = Field(default=Window(first=1), description="Has fields of its own.")
     place: Annotated[str | None, PathOption()] = Field(default=None, description="A path.")
     limit: int | None = Field(default=None, description="At most.")
     share: int | None = Field(default=None, gt=-1, le=100, description="In percent.")
@@ -96,6 +104,7 @@ def test_every_kind_of_field_has_its_way_of_being_written() -> None:
         *("--name", "x", "--count", "7", "--dry", "--colour", "green"),
         *("--tags", "a", "--tags", "b", "--words", "c", "--labels", "k=v=w", "--labels", "l="),
         *("--payload", '{"a": [1]}', "--numbers", "[1, 2]", "--place", "sub/../file"),
+        *("--pair", '["b", 2]', "--moods", '["good"]', "--window", '{"first": 3}'),
         *("--limit", "-4", "--op-run-key", "own"),
     )
     assert config == EverythingConfig(
@@ -108,6 +117,9 @@ def test_every_kind_of_field_has_its_way_of_being_written() -> None:
         labels={"k": "v=w", "l": ""},
         payload={"a": [1]},
         numbers=[1, 2],
+        pair=("b", 2),
+        moods=(Mood.GOOD,),
+        window=Window(first=3),
         place="/somewhere/dir/file",
         limit=-4,
         run_key="own",
@@ -129,6 +141,9 @@ def test_help_shows_description_example_default_and_what_is_required() -> None:
         "--labels K=V Pairs.",
         "--payload JSON|@FILE|- Any JSON.",
         "--numbers JSON|@FILE|-",
+        '--pair JSON|@FILE|- No list of texts. [default: ["a", 1]]',
+        "--moods JSON|@FILE|- Some of a kind. [default: [2]]",
+        '--window JSON|@FILE|- Has fields of its own. [default: {"first": 1, "last": 9}]',
         "--place PATH A path.",
         "--op-run-key TEXT",
     ):
@@ -167,6 +182,7 @@ def test_a_number_out_of_range_is_refused_with_the_range(
         (("--payload", "@/no/such/file"), "/payload", "--payload: the file cannot be read: No"),
         (("--payload", "@/a\0b"), "/payload", "--payload: the file cannot be read"),
         (("--numbers", '["x"]'), "/numbers/0", "--numbers: "),
+        (("--window", "{}"), "/window/first", "--window: Field required"),
         (("--op-run-key", "x", "--limit", "y"), "/limit", "--limit: "),
     ],
 )
