@@ -19,8 +19,13 @@ def describe_op(op: AnyOperation, origin: str) -> dict[str, Json]:
 
     States depend on the config. They are those of the config that fills in a placeholder for what
     has no default; `states` is null where the op cannot be expanded so.
+
+    Raises:
+        RunFailure: `InvalidPlan` where its ports are none.
     """
-    ports = op.io()
+    from mfm_ops.sdk.expansion import ports_of
+
+    ports = ports_of(op)
     return {
         "op_id": str(op.op_id),
         "op_version": op.op_version,
@@ -34,12 +39,14 @@ def describe_op(op: AnyOperation, origin: str) -> dict[str, Json]:
 
 
 def _states(op: AnyOperation) -> list[Json] | None:
+    from mfm_ops.sdk.expansion import as_its_authors_mistake, graph_of
     from mfm_ops.sdk.launcher import default_run_config
 
     try:
-        config = op.config_model.model_validate(_placeholders(op))
-        graph = op.expand(OpPath(f"{op.op_id}.main"), config, default_run_config())
-    except (ValueError, MfmFailure):
+        with as_its_authors_mistake(op, "the placeholders are no config of its own"):
+            config = op.config_model.model_validate(_placeholders(op))
+        graph = graph_of(op, OpPath(f"{op.op_id}.main"), config, default_run_config())
+    except MfmFailure:
         return None
     after: dict[str, list[Json]] = {node.id: [] for node in graph.states}
     for edge in graph.edges:

@@ -171,6 +171,10 @@ def test_an_op_that_ends_the_process_while_it_expands_is_no_success(mfm: Mfm) ->
     assert (result.code, result.document["error"]["code"]) == (2, "invalid_plan")
 
 
+def test_an_op_that_cannot_be_expanded_from_placeholders_is_shown_without_states(mfm: Mfm) -> None:
+    assert mfm("ops", "show", "leaver", "--json").data["states"] is None
+
+
 def test_a_built_in_op_is_not_held_up_by_other_packages(mfm: Mfm) -> None:
     result = mfm(*mfm.program("echo", "1"))
     assert (result.code, result.out, result.err) == (0, "1\n", "")
