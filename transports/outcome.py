@@ -78,7 +78,10 @@ def sandbox_unavailable(reason: str, message: str | None = None) -> TransportFai
     texts = {
         "missing": "bubblewrap is not installed: install the package `bubblewrap`",
         "limits": "the limits of the policy could not be set on the program",
-        "setup_failed": "bubblewrap could not set the sandbox up: check the policy's paths",
+        "setup_failed": (
+            "bubblewrap could not set the sandbox up: check the policy's paths, and that it leaves "
+            "bubblewrap itself some 16 open files"
+        ),
     }
     return failure("exec_sandbox_unavailable", message or texts[reason], reason=reason)
 
@@ -115,7 +118,8 @@ def exceeded_limit(result: ChildResult, held: str | None, policy: ExecPolicy) ->
         return result.limit
     if result.ending != "exited" or result.exit_code == 0:
         return None
-    if result.signal == signal.SIGXFSZ:
+    # Without such a limit it is a program that returned 128 + n by itself, or the host's own limit.
+    if result.signal == signal.SIGXFSZ and policy.file_size_mb:
         return "file_size"
     # A program can also return 128 + n by itself, or send itself the signal: it has used up at
     # least half of its time by the last sample if the kernel ended it. One that ignores SIGXCPU is

@@ -122,7 +122,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def tell(**document: int) -> None:
-        os.write(status, json.dumps(document).encode() + b"\n")
+        # Who listened may be dead by now: the tree is to be ended all the same.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(status, json.dumps(document).encode() + b"\n")
 
     tell(**{"child-pid": os.getpid()})
     if not os.read(gate, 1):

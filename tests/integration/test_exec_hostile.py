@@ -1,13 +1,12 @@
 """`exec` against programs that try to get out, hide, or outlast what should end them."""
 
 # The tests look at small local files while the loop waits for them anyway.
-
-# The tests look at small local files while the loop waits for them anyway.
 # ASYNC110: the event to wait for happens in another process.
 # ruff: noqa: ASYNC110, ASYNC220, ASYNC240
 
 import contextlib
 import gc
+import json
 import os
 import resource
 import shutil
@@ -28,6 +27,7 @@ from mfm_ops.machine.meta import SideEffectKind
 from mfm_ops.storage.memory import MemoryStore
 from tests.integration.programs import Programs, python, python_policy
 from tests.support import IoBench
+from transports import supervisor as bare_supervisor
 from transports.exec import ExecFactory
 from transports.runner import ProgramCall, ProgramRunner
 
@@ -183,6 +183,12 @@ async def test_any_exit_code_is_a_failure_of_the_program(programs: Programs, sta
     failure = await programs.failure(programs.script("end", f"exit {status}"))
     assert code(failure) == "exec_failed"
     assert failure.info.details["exit_code"] == status
+
+
+async def test_a_limit_that_is_not_set_is_not_blamed_for_an_exit_code(programs: Programs) -> None:
+    policy = programs.policy(file_size_mb=None)
+    failure = await programs.failure(programs.script("end", "exit 153"), policy=policy)
+    assert code(failure) == "exec_failed"
 
 
 # What errors do not say.
@@ -353,7 +359,6 @@ async def test_where_descriptors_are_short_nothing_runs_and_nothing_is_left(
 
 
 # Whoever is killed while a program runs.
-
 OWNER = """
 import asyncio, sys
 from mfm_ops.machine.meta import SideEffectKind
@@ -400,3 +405,34 @@ async def test_nothing_outlives_an_owner_that_is_killed(
     with anyio.fail_after(120):
         while running(name):
             await anyio.sleep(0.005)
+
+
+@pytest.mark.parametrize("listens_until", ["child-pid", "program-pid"])
+def test_a_supervisor_that_nobody_listens_to_ends_its_tree(
+    programs: Programs, listens_until: str
+) -> None:
+    name = f"long-{programs.marker}"
+    program = programs.script(name, f"setsid {programs.script(f'{name}-daemon', 'sleep 1000')} &")
+    told, status = os.pipe()
+    gate, owner = os.pipe()
+    spec = os.memfd_create("spec")
+    argv = {"argv": [program], "env": {}, "script": True, "rlimits": []}
+    os.write(spec, json.dumps(argv).encode())
+    os.lseek(spec, 0, os.SEEK_SET)
+    fds = (status, gate, os.open(program, os.O_RDONLY), spec)
+    supervisor = subprocess.Popen(
+        [sys.executable, "-I", "-S", bare_supervisor.__file__, *map(str, fds)], pass_fds=fds
+    )
+    for fd in fds:
+        os.close(fd)
+    with os.fdopen(told, "rb", buffering=0) as status_lines:
+        assert b"child-pid" in status_lines.readline()
+        if listens_until == "child-pid":
+            status_lines.close()
+        os.write(owner, b"\n")
+        if listens_until == "program-pid":
+            assert b"program-pid" in status_lines.readline()
+    # The gate stays open: the program ends by itself, and leaves its daemon behind.
+    assert supervisor.wait(120) == 0
+    os.close(owner)
+    assert running(name) == []
