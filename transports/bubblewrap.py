@@ -83,7 +83,7 @@ _EXEC_REASONS = MappingProxyType(
         b"Permission denied": "permission",
     }
 )
-_REFUSALS = (b"Permission denied", b"Operation not permitted", b"No permissions", b"namespace")
+_REFUSALS = (b"Permission denied", b"Operation not permitted", b"No permissions")
 
 
 def read_complaint(stderr: bytes) -> Complaint:
@@ -95,7 +95,10 @@ def read_complaint(stderr: bytes) -> Complaint:
     if b"bwrap: execvp " in stderr:
         reasons = (word for text, word in _EXEC_REASONS.items() if text in stderr)
         return Complaint("exec", next(reasons, "exec"))
-    if any(text in stderr for text in _REFUSALS):
+    # A path that it names may hold any word, and one that is closed to us is not the kernel's no.
+    if b"bwrap: Can't find source path " in stderr:
+        return Complaint("setup", "setup_failed")
+    if b"namespace" in stderr.partition(b"/")[0] or any(text in stderr for text in _REFUSALS):
         return Complaint("refused", "refused")
     return Complaint("setup", "setup_failed")
 

@@ -346,6 +346,8 @@ def test_a_prefix_may_be_one_program(tmp_path: Path) -> None:
         (b"bwrap: No permissions to create a new namespace, likely...\n", "refused", "refused"),
         (b"bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted\n", "refused", "refused"),
         (b"bwrap: Can't find source path /data: No such file\n", "setup", "setup_failed"),
+        (b"bwrap: Can't find source path /namespace: No such file\n", "setup", "setup_failed"),
+        (b"bwrap: Can't find source path /data: Permission denied\n", "setup", "setup_failed"),
     ],
 )
 def test_bubblewraps_complaints_are_told_apart(stderr: bytes, trouble: str, reason: str) -> None:
